@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host's own Python environment: where it is, and how a module moves into it.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common.respawn import has_respawned, respawn_module
+
+# The distribution on PyPI and the name it is imported by.
+LIBRARIES = {"requests": "requests", "nvidia-ml-py": "pynvml"}
+
+
+def default_home() -> str:
+    """Where instances live when nothing else is said: /opt/llamacpp for root, ~/llamacpp for a user."""
+    return "/opt/llamacpp" if os.geteuid() == 0 else os.path.expanduser("~/llamacpp")
+
+
+def venv_python(home: str) -> str:
+    """The interpreter of the environment that the role llamacpp_host makes."""
+    return os.path.join(home, "venv", "bin", "python")
+
+
+def has_library(distribution: str) -> bool:
+    """Whether this interpreter can import the library; nothing is imported to find out."""
+    return importlib.util.find_spec(LIBRARIES[distribution]) is not None
+
+
+def ensure_library(module: AnsibleModule, distribution: str, home: str) -> None:
+    """Return where the library can be imported; otherwise start the module again in the host's venv, or fail in words.
+
+    Called before anything is changed: a respawned module begins from its first line.
+    """
+    if has_library(distribution):
+        return
+    python = venv_python(home)
+    if not has_respawned() and os.path.exists(python) and not os.path.samefile(python, sys.executable):
+        respawn_module(python)
+    module.fail_json(
+        msg=missing_required_lib(
+            distribution,
+            reason=f"It is looked for in {python} too: the role gpufleet.llamacpp.llamacpp_host puts it there",
+        )
+    )
