@@ -21,14 +21,12 @@ class Action:
     why: str
 
 
-@dataclass(frozen=True)
 class Refusal(Exception):
     """Every problem that forbids the change, found before anything was touched."""
 
-    problems: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return sentences(self.problems)
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(sentences(problems))
+        self.problems = tuple(problems)
 
 
 def sentences(problems: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.common.respawn import has_respawned, respawn_module
@@ -41,7 +40,7 @@ def ensure_library(module: AnsibleModule, distribution: str, home: str) -> None:
     if has_library(distribution):
         return
     python = venv_python(home)
-    if not has_respawned() and os.path.exists(python) and not os.path.samefile(python, sys.executable):
+    if not has_respawned() and os.path.exists(python):
         respawn_module(python)
     module.fail_json(
         msg=missing_required_lib(
