@@ -1,0 +1,505 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The runner as a real process, over a stand-in for container and llama-server that does what a file tells it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
+
+LIMIT = 15.0  # s; only ever reached by a failing test
+
+# Answers as the file `behaviour` beside it says: {"health": 200, "slots": [..] or a status, "term": what a TERM does}.
+SERVER = """#!{python} -IS
+import json, os, signal, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+here = os.path.dirname(os.path.abspath(__file__))
+terms = 0
+def behaviour():
+    with open(here + "/behaviour") as file:
+        return json.load(file)
+def term(number, frame):
+    global terms
+    terms += 1
+    with open(here + "/terms", "a") as file:
+        file.write("TERM\\n")
+    if behaviour()["term"] == "leave" or (behaviour()["term"] == "leave at the second" and terms == 2):
+        print("bye", flush=True)
+        os._exit(terms - 1)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        with open(here + "/requests", "a") as file:
+            file.write(self.path + " " + str(self.headers.get("Authorization")) + "\\n")
+        value = behaviour()[self.path[1:]]
+        status, body = (value, b"{{}}") if isinstance(value, int) else (200, json.dumps(value).encode())
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+if behaviour().get("die"):
+    print("error: invalid argument", flush=True)
+    sys.exit(behaviour()["die"])
+signal.signal(signal.SIGTERM, term)
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+print("listening \\u00fc", *sys.argv[2:], flush=True)
+server.serve_forever()
+"""
+
+# What apptainer does: a helper (the FUSE process), the program with a clean environment, signals and status passed on.
+CONTAINER = """#!{python} -IS
+import os, signal, subprocess, sys
+here = os.path.dirname(os.path.abspath(__file__))
+helper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+child = subprocess.Popen([here + "/llama-server", *sys.argv[1:]], env={{}})
+with open(here + "/pids", "w") as file:
+    file.write(f"{{os.getpid()}} {{helper.pid}} {{child.pid}}")
+signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+status = child.wait()
+sys.exit(128 - status if status < 0 else status)
+"""
+
+# The runner with its waiting times cut down, so that a test takes a second and not a minute.
+DRIVER = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("runner", sys.argv[1])
+runner = importlib.util.module_from_spec(spec)
+sys.modules["runner"] = runner
+spec.loader.exec_module(runner)
+for name, value in (item.split("=") for item in sys.argv[3:]):
+    setattr(runner, name, float(value))
+sys.exit(runner.main([sys.argv[1], sys.argv[2]]))
+"""
+FAST = ["START_EVERY=0.05", "PROBE_EVERY=0.1", "PROBE_TIMEOUT=0.5", "SECOND_TERM=0.5"]
+FAST += ["GRACE=2", "SWEEP_GRACE=0.2", "FAILED_START_PAUSE=0.2"]
+BUSY = [{"id": 0, "is_processing": True, "id_task": 7, "params": {}, "next_token": [{"n_decoded": 5}]}]
+IDLE = [{"id": 0, "is_processing": False}]
+
+
+def until(true: Callable[[], Any], what: str) -> Any:
+    """Wait for something to become true, and return it."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            value = true()
+            if value:
+                return value
+        time.sleep(0.02)
+    raise AssertionError(f"never came true: {what}")
+
+
+class Instance:
+    """A folder as the deployer leaves it, and the runner over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        for name, text in (("llama-server", SERVER), ("container", CONTAINER)):
+            path = folder / name
+            path.write_text(text.format(python=sys.executable))
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        self.behave(health=200, slots=IDLE, term="leave")
+        self.launch: dict[str, Any] = {
+            "id": "one",
+            "argv": [str(folder / "container"), str(self.port), "$(id) %h 'x'"],
+            "env": {"ONLY": "this", "PATH": os.defpath},
+            "url": f"http://127.0.0.1:{self.port}",
+            "api_key_file": None,
+            "log": str(folder / "llama-server.log"),
+            "drain_timeout": 10,
+            "stop_timeout": 3,
+            "stall_timeout": 30,
+        }
+
+    def behave(self, **behaviour: Any) -> None:
+        path = self.folder / "behaviour"
+        old = json.loads(path.read_text()) if path.exists() else {}
+        (self.folder / "behaviour.new").write_text(json.dumps({**old, **behaviour}))
+        (self.folder / "behaviour.new").rename(path)
+
+    def start(self, *constants: str, **environ: str) -> subprocess.Popen[str]:
+        (self.folder / "instance.json").write_text(json.dumps({"launch": self.launch}))
+        command = [sys.executable, "-I", "-c", DRIVER, runner.__file__, str(self.folder), *FAST, *constants]
+        # Not a child's child of pytest alone: a session of its own, as under a manager.
+        process = subprocess.Popen(
+            command, env={"HOST": "leaks", **environ}, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.started.append(process)
+        return process
+
+    def running(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / "running.json").read_text())
+        return value
+
+    def ready(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        until(lambda: self.running()["runner_pid"] == process.pid and self.running()["ready"], "ready")
+        return self.running()
+
+    def pids(self) -> list[int]:
+        """The container's parent, its helper, the server."""
+        return list(map(int, (self.folder / "pids").read_text().split()))
+
+    def log(self) -> str:
+        return (self.folder / "llama-server.log").read_text()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[Instance]:
+    value = Instance(tmp_path)
+    yield value
+    for process in value.started:
+        process.kill()
+        process.communicate(timeout=LIMIT)
+    left = runner.marked(str(tmp_path))
+    runner.send(left, signal.SIGKILL)
+    with contextlib.suppress(OSError, ValueError):
+        runner.send(value.pids(), signal.SIGKILL)
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(map(runner.process, pids))
+
+
+def ended(process: subprocess.Popen[str]) -> int:
+    return process.wait(timeout=LIMIT)
+
+
+def test_ready_only_after_loading_and_clean_stop(instance: Instance) -> None:
+    instance.behave(health=503)
+    process = instance.start()
+    until(lambda: "/health" in (instance.folder / "requests").read_text(), "asked for its health")
+    until(lambda: instance.running()["server_pid"], "server pid")
+    assert instance.running()["ready"] is None
+    instance.behave(health=200)
+    state = instance.ready(process)
+    pids = instance.pids()
+    assert state["server_pid"] == pids[2]
+    assert state["launch"] == "one"
+    found = runner.process(process.pid)
+    assert found is not None and state["runner_start"] == found.start
+    process.terminate()
+    assert ended(process) == 0
+    assert gone(pids)
+    assert instance.running()["exit"]["status"] == 0
+    assert "listening \u00fc $(id) %h 'x'\n" in instance.log()
+
+
+def test_environment_is_exactly_the_launch(instance: Instance) -> None:
+    process = instance.start()
+    instance.ready(process)
+    environ = Path(f"/proc/{instance.pids()[0]}/environ").read_text().split("\0")
+    assert {word.partition("=")[0] for word in environ if word} == {"ONLY", "PATH", "LLAMACPP_INSTANCE"}
+    assert f"LLAMACPP_INSTANCE={instance.folder}" in environ
+    assert os.getsid(instance.pids()[0]) == instance.pids()[0]
+
+
+def test_drain_waits_for_a_busy_slot(instance: Instance) -> None:
+    instance.behave(slots=BUSY)
+    process = instance.start()
+    instance.ready(process)
+    process.terminate()
+    asked = (instance.folder / "requests").read_text().count("/slots")
+    until(lambda: (instance.folder / "requests").read_text().count("/slots") > asked + 2, "draining")
+    assert not (instance.folder / "terms").exists()
+    instance.behave(slots=IDLE)
+    assert ended(process) == 0
+    assert (instance.folder / "terms").read_text() == "TERM\n"
+
+
+def test_a_second_term_ends_the_drain_and_status_1_of_a_second_term_is_clean(instance: Instance) -> None:
+    instance.behave(slots=BUSY, term="leave at the second")
+    process = instance.start()
+    instance.ready(process)
+    process.terminate()
+    asked = (instance.folder / "requests").read_text().count("/slots")
+    until(lambda: (instance.folder / "requests").read_text().count("/slots") > asked + 2, "draining")
+    process.terminate()
+    assert ended(process) == 0
+    assert instance.running()["exit"]["status"] == 1
+    assert (instance.folder / "terms").read_text() == "TERM\nTERM\n"
+    assert "stopping with 1 request(s) unfinished" in instance.log()
+
+
+def test_drain_is_bounded_and_what_ignores_term_is_killed(instance: Instance) -> None:
+    instance.launch.update(drain_timeout=0.5, stop_timeout=1)
+    instance.behave(slots=BUSY, term="ignore")
+    process = instance.start()
+    instance.ready(process)
+    pids = instance.pids()
+    process.terminate()
+    assert ended(process) == 137
+    assert gone(pids)
+
+
+def test_term_while_loading(instance: Instance) -> None:
+    instance.behave(health=503)
+    process = instance.start()
+    until(lambda: instance.running()["server_pid"], "server pid")
+    process.terminate()
+    assert ended(process) == 0
+
+
+@pytest.mark.parametrize(("victim", "status"), [(0, 137), (2, 137)], ids=["container parent", "server"])
+def test_killed_from_outside(instance: Instance, victim: int, status: int) -> None:
+    process = instance.start()
+    instance.ready(process)
+    pids = instance.pids()
+    os.kill(pids[victim], signal.SIGKILL)
+    assert ended(process) == status
+    assert gone(pids)  # also the helper, which is no descendant of anything that lives
+    assert instance.running()["exit"]["status"] == status
+
+
+def test_exit_status_is_the_servers(instance: Instance) -> None:
+    instance.behave(die=3)
+    process = instance.start()
+    assert ended(process) == 3
+    assert instance.running()["exit"]["status"] == 3
+    assert instance.running()["ready"] is None
+    assert "error: invalid argument\n" in instance.log()
+    assert "ended with exit status 3" in instance.log()
+
+
+def test_a_failed_start_pauses_but_not_under_systemd_nor_when_asked_to_stop(instance: Instance, tmp_path: Path) -> None:
+    instance.behave(die=3)
+    process = instance.start("FAILED_START_PAUSE=1000")
+    until(lambda: instance.running()["exit"], "the exit is known at once")
+    assert process.poll() is None
+    process.terminate()
+    assert ended(process) == 3
+    process = instance.start("FAILED_START_PAUSE=1000", NOTIFY_SOCKET=str(tmp_path / "nobody"))
+    assert ended(process) == 3
+
+
+def test_the_container_command_does_not_exist(instance: Instance) -> None:
+    instance.launch["argv"] = ["/nonexistent/apptainer"]
+    assert ended(instance.start()) == 127
+    assert "/nonexistent/apptainer cannot be started: No such file" in instance.log()
+
+
+def test_killed_runner_takes_the_server_along_and_the_next_one_clears_the_rest(instance: Instance) -> None:
+    process = instance.start()
+    instance.ready(process)
+    old = instance.pids()
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: gone([old[0], old[2]]), "the death signal of the container")
+    assert not gone([old[1]])
+    process = instance.start()
+    instance.ready(process)
+    assert gone(old)
+    assert not gone(instance.pids())
+
+
+def test_a_live_runner_whose_manager_died_is_replaced(instance: Instance) -> None:
+    first = instance.start()
+    instance.ready(first)
+    old = instance.pids()
+    second = instance.start()
+    assert ended(first) == 0
+    instance.ready(second)
+    assert gone(old)
+    assert "ending a runner whose manager is gone" in instance.log()
+
+
+def test_a_reused_pid_in_running_json_is_left_alone(instance: Instance) -> None:
+    bystander = subprocess.Popen(["sleep", "1000"])
+    try:
+        (instance.folder / "running.json").write_text(json.dumps({"runner_pid": bystander.pid, "runner_start": 1}))
+        instance.ready(instance.start())
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_log_is_appended_and_rotated(instance: Instance) -> None:
+    instance.behave(die=3)
+    (instance.folder / "llama-server.log").write_text("the crash before\n")
+    assert ended(instance.start()) == 3
+    assert instance.log().startswith("the crash before\n")
+    assert instance.log().count("starting one") == 1
+    assert ended(instance.start("LOG_BYTES=10")) == 3
+    assert (instance.folder / "llama-server.log.1").exists()
+
+
+def test_without_a_log_file_everything_goes_to_our_own_output(instance: Instance) -> None:
+    instance.launch["log"] = None
+    instance.behave(die=3)
+    process = instance.start()
+    dummy, words = process.communicate(timeout=LIMIT)
+    assert "llamacpp runner: ended with exit status 3" in words
+
+
+def test_api_key_and_stall(instance: Instance) -> None:
+    (instance.folder / "keys").write_text("# comment\n\n  secret  \nother\n")
+    instance.launch.update(api_key_file=str(instance.folder / "keys"), stall_timeout=0.7)
+    instance.behave(slots=BUSY)
+    process = instance.start()
+    instance.ready(process)
+    pids = instance.pids()
+    assert ended(process) == 1  # the server answered TERM with 0, but nobody had asked it to go
+    assert gone(pids)
+    assert "no busy slot has moved" in instance.log()
+    assert "/slots Bearer secret\n" in (instance.folder / "requests").read_text()
+    assert "/health None\n" in (instance.folder / "requests").read_text()
+
+
+def decoded(number: int) -> tuple[int, Any]:
+    return 200, [{**BUSY[0], "next_token": [{"n_decoded": number}]}]
+
+
+SILENT: tuple[None, None] = (None, None)
+HEALTHY = (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("looks", "verdict"),
+    [
+        # (seconds, answer of /health, answer of /slots); limits: 30 s of silence, 100 s of standstill
+        ([(90, HEALTHY, (200, IDLE)), (180, HEALTHY, (200, IDLE))], ""),
+        ([(90, HEALTHY, (501, None)), (180, HEALTHY, (401, None))], ""),
+        ([(90, HEALTHY, decoded(1)), (180, HEALTHY, decoded(2)), (270, HEALTHY, decoded(3))], ""),
+        ([(90, HEALTHY, decoded(1)), (180, HEALTHY, decoded(1))], ""),
+        ([(90, HEALTHY, decoded(1)), (191, HEALTHY, decoded(1))], "no busy slot has moved for 101 s"),
+        ([(90, HEALTHY, decoded(1)), (180, HEALTHY, (200, IDLE)), (191, HEALTHY, decoded(1))], ""),
+        ([(90, HEALTHY, (200, IDLE)), (180, HEALTHY, SILENT)], ""),
+        ([(90, HEALTHY, (200, IDLE)), (191, HEALTHY, SILENT)], "no busy slot has moved for 101 s"),
+        ([(29, SILENT, SILENT)], ""),
+        ([(31, SILENT, SILENT)], "/health has not answered 200 for 31 s (last: no answer)"),
+        ([(10, HEALTHY, (200, IDLE)), (35, (500, None), SILENT)], ""),
+        ([(10, HEALTHY, (200, IDLE)), (41, (500, None), SILENT)], "/health has not answered 200 for 31 s (last: 500)"),
+    ],
+)
+def test_when_a_server_is_given_up(
+    looks: list[Any], verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = {"seconds": 0.0}
+    answers: dict[str, Any] = {}
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now["seconds"])
+    monkeypatch.setattr(runner, "get", lambda url, path, *rest: answers[path])
+    monkeypatch.setattr(runner.signal, "pthread_sigmask", lambda *rest: None)
+    launch = runner.Launch("one", ["x"], {}, "http://127.0.0.1:1", stall_timeout=100)
+    watched = runner.Runner(str(tmp_path), launch)
+    fed: list[str] = []
+    watched.notify = fed.append  # type: ignore[assignment]
+    for seconds, health, slots in looks:
+        now["seconds"] = seconds
+        answers.update({"/health": health, "/slots": slots})
+        fed.clear()
+        said = watched.look()
+    assert verdict in said if verdict else said == ""
+    assert fed == (["WATCHDOG=1"] if health == HEALTHY and not verdict else [])
+
+
+def test_a_server_that_may_sleep_is_not_woken(instance: Instance) -> None:
+    instance.launch["argv"] += ["--sleep_idle_seconds", "60"]
+    instance.behave(props={"is_sleeping": True})
+    process = instance.start()
+    instance.ready(process)
+    until(lambda: (instance.folder / "requests").read_text().count("/health") > 5, "probes")
+    process.terminate()
+    assert ended(process) == 0
+    requests = (instance.folder / "requests").read_text()
+    assert "/props" in requests
+    assert "/slots" not in requests
+
+
+def test_a_stopped_server_is_replaced(instance: Instance) -> None:
+    process = instance.start("SILENCE_LIMIT=0.7")
+    instance.ready(process)
+    pids = instance.pids()
+    os.kill(pids[2], signal.SIGSTOP)
+    assert ended(process) == 137
+    assert gone(pids)
+    assert "/health has not answered 200" in instance.log()
+
+
+def test_a_server_that_never_answers_is_given_up(instance: Instance) -> None:
+    instance.launch["argv"] = ["/bin/sleep", "1000"]
+    assert ended(instance.start("START_SILENCE_LIMIT=0.5")) == 143
+    assert "nothing has answered at http://127.0.0.1:" in instance.log()
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_notifications(instance: Instance, abstract: bool) -> None:
+    name = f"@llamacpp-test-{os.getpid()}" if abstract else str(instance.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + name[1:] if abstract else name)
+        manager.settimeout(LIMIT)
+        instance.behave(health=503)
+        process = instance.start(NOTIFY_SOCKET=name, WATCHDOG_USEC="600000")
+        while b"STATUS=loading the model" not in (word := manager.recv(4096)):
+            assert b"READY=1" not in word
+        assert b"EXTEND_TIMEOUT_USEC=" in word
+        instance.behave(health=200)
+        while b"READY=1" not in (word := manager.recv(4096)):
+            assert b"EXTEND_TIMEOUT_USEC=" in word
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        instance.behave(health=500)
+        manager.settimeout(0.6)
+        with pytest.raises(socket.timeout):
+            manager.recv(4096)  # of a probe that was under way
+            manager.recv(4096)
+        manager.settimeout(LIMIT)
+        instance.behave(health=200)
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        process.terminate()
+        while (word := manager.recv(4096)) == b"WATCHDOG=1":
+            continue
+        assert word == b"STOPPING=1"
+        assert ended(process) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read"),
+        ("{", "holds no valid launch"),
+        ("{}", "holds no valid launch"),
+        ('{"launch": {"id": "x", "argv": []}}', "holds no valid launch"),
+        ('{"launch": {"id": "x", "argv": ["a", 1], "env": {}, "url": ""}}', "have to be text"),
+    ],
+)
+def test_a_broken_launch_is_refused(tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "instance.json").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-I", runner.__file__, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_helpers_for_others(instance: Instance) -> None:
+    url = f"http://127.0.0.1:{instance.port}"
+    assert runner.health(url, 0.5) is None
+    assert runner.slots(url, None, 0.5) is None
+    process = instance.start()
+    instance.ready(process)
+    assert runner.health(url + "/", 2) == 200
+    assert runner.slots(url, None, 2) == IDLE
+    instance.behave(health=503, slots=501)
+    assert runner.health(url, 2) == 503
+    assert runner.slots(url, None, 2) is None
