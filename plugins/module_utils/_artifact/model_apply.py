@@ -1,0 +1,238 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carrying out the plan for a model: bring its files, prove them, put them in place, record them.
+
+Private to gpufleet.llamacpp; may change at any time.
+
+Nothing in place is touched before every new file is whole, proven and synced.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf as header
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
+    RECORDS,
+    Observed,
+    Plan,
+    SeenFile,
+    Wanted,
+    WantedFile,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, origin_of
+
+
+class ModelError(Exception):
+    """The plan could not be carried out; what was in place still is. The message is a sentence for the operator."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One new file, whole and synced, before it is in its place."""
+
+    path: str
+    sha256: str
+    gguf: header.Gguf
+    transfer: Any = None  # fetch.Fetched, where it came over the network
+
+
+@dataclass(frozen=True)
+class Applied:
+    files: tuple[SeenFile, ...]
+    transfers: tuple[Any, ...] = ()  # fetch.Fetched of each file that came over the network
+    warnings: tuple[str, ...] = ()
+
+
+# Brings one file from its url to a path and returns fetch.Fetched; raises ModelError.
+Fetch = Callable[[WantedFile, str], Any]
+
+
+def apply(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> Applied:
+    """Carry out the plan. Raises ModelError in words."""
+    try:
+        if steps.remove:
+            return _remove(observed, steps)
+        staged = _stage(wanted, observed, steps, fetch)
+        files = _install(wanted, observed, staged)
+        return _record(wanted, observed, steps, files, staged)
+    except (place.PlaceError, identity.FileChanged) as error:
+        raise ModelError(str(error)) from error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise ModelError(f"The host refused: {error.strerror or error}{where}. What was in place still is.") from error
+
+
+def _remove(observed: Observed, steps: Plan) -> Applied:
+    # The first part goes first: without it the others are no model, whatever interrupts this.
+    for index in steps.remove:
+        path = observed.files[index].path
+        os.unlink(path)
+        place.discard(place.incoming_path(path, RECORDS))
+        identity.forget(path, RECORDS)
+    place.sync_folder(observed.room.folder)
+    return Applied(tuple(SeenFile(seen.path) for seen in observed.files))
+
+
+def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> dict[int, Staged]:
+    """All the new files, each proven by itself, and all of them proven to be one model."""
+    staged: dict[int, Staged] = {}
+    for index in steps.bring:
+        file = wanted.files[index]
+        os.makedirs(os.path.dirname(place.incoming_path(file.path, RECORDS)), mode=0o755, exist_ok=True)
+        try:
+            staged[index] = _bring(file, fetch, several=len(wanted.files) > 1)
+        except BaseException:
+            _give_up(wanted, staged)
+            raise
+    if staged:
+        _prove_together(wanted, observed, staged)
+    return staged
+
+
+def _prove_together(wanted: Wanted, observed: Observed, staged: dict[int, Staged]) -> None:
+    parts = []
+    for index, (file, seen) in enumerate(zip(wanted.files, observed.files)):
+        part = staged[index].gguf if index in staged else seen.gguf or header.read(file.path)
+        parts.append(replace(part, path=file.path))
+    problems = header.check_set(parts)
+    if problems:
+        for one in staged.values():
+            _throw_away(one.path)
+        raise ModelError(" ".join(problems))
+
+
+def _bring(file: WantedFile, fetch: Fetch, several: bool) -> Staged:
+    if file.url:
+        path = place.incoming_path(file.path, RECORDS)
+        kept = identity.recorded(path, RECORDS)
+        if kept and kept.source == {"url": file.origin} and file.sha256 in (None, kept.sha256):
+            return Staged(path, kept.sha256, header.read(path))
+        transfer = fetch(file, path)
+        sha256 = transfer.sha256
+    else:
+        transfer = None
+        path, sha256 = place.copy(str(file.src), file.path, RECORDS)
+    try:
+        if file.sha256 and sha256 != file.sha256:
+            raise ModelError(
+                f"{file.origin} has the sha256 {sha256}, and {file.sha256} is wanted. Nothing of it was kept; check "
+                "both, the address and the digest."
+            )
+        # Told by its name at the source: the staged name means nothing to the operator.
+        found = header.read(path)
+        problems = header.check_length(found)
+        if problems:
+            raise header.GgufError(problems[0])
+    except header.GgufError as error:
+        _throw_away(path)
+        raise ModelError(
+            f"What came from {file.origin} is no whole GGUF file, and was not kept. "
+            f"{str(error).replace(path, str(file.origin))}"
+        ) from error
+    except BaseException:
+        _throw_away(path)
+        raise
+    os.chmod(path, 0o644)  # servers run as other users than the one that brought it
+    identity.settle(path)
+    if several and file.url:
+        # A later part may fail; the next run does not fetch this one again.
+        identity.record(path, RECORDS, sha256, {"url": file.origin})
+    return Staged(path, sha256, found, transfer)
+
+
+def _give_up(wanted: Wanted, staged: dict[int, Staged]) -> None:
+    """Copies are thrown away, fetched parts are kept for the next run."""
+    for index, one in staged.items():
+        if not wanted.files[index].url:
+            _throw_away(one.path)
+    place.tidy(os.path.dirname(place.incoming_path(wanted.files[0].path, RECORDS)))
+
+
+def _throw_away(path: str) -> None:
+    with suppress(OSError):
+        identity.forget(path, RECORDS)
+    place.discard(path)
+
+
+def _install(wanted: Wanted, observed: Observed, staged: dict[int, Staged]) -> tuple[SeenFile, ...]:
+    """Put the new files in place. The first part comes last: while it is missing, the others are no model."""
+    files = list(observed.files)
+    for index in sorted(staged, reverse=True):
+        one, path = staged[index], wanted.files[index].path
+        place.install(one.path, path)
+        identity.forget(one.path, RECORDS)
+        files[index] = SeenFile(
+            path, kind="file", size=one.gguf.size, gguf=replace(one.gguf, path=path), sha256=one.sha256
+        )
+    if staged:
+        place.tidy(os.path.dirname(place.incoming_path(wanted.files[0].path, RECORDS)))
+    return tuple(files)
+
+
+def _record(
+    wanted: Wanted, observed: Observed, steps: Plan, files: Sequence[SeenFile], staged: dict[int, Staged]
+) -> Applied:
+    """Record the new files, and those that were read again; a folder that takes no record costs only time."""
+    now = list(files)
+    warnings = []
+    # The first part's record speaks for the whole model.
+    for index in sorted({*steps.bring, *steps.record, *([0] if staged else [])}):
+        seen = now[index]
+        if seen.sha256 is None:
+            continue
+        details = {}
+        if index == 0:
+            parts = [one.gguf or header.read(one.path) for one in now]
+            details = {"reader": READER, "summary": header.summary(parts)}
+        since: int | None = time.time_ns()
+        if index in staged:
+            source = origin_of(wanted.files[index], observed.sources[index])
+        else:
+            source = _kept_source(wanted.files[index], observed, index)
+            since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
+        try:
+            record = identity.record(seen.path, RECORDS, seen.sha256, source, details, since)
+        except OSError as error:
+            warnings.append(
+                f"{seen.path} could not be recorded as verified ({error.strerror}), so the next run reads it again. "
+                f"The folder {os.path.dirname(seen.path)} has to be writable for the user {os.geteuid()}."
+            )
+            continue
+        now[index] = replace(seen, record=record, trusted=True)
+    transfers = tuple(one.transfer for one in staged.values() if one.transfer)
+    return Applied(tuple(now), transfers, tuple(warnings))
+
+
+def _kept_source(file: WantedFile, observed: Observed, index: int) -> dict[str, Any]:
+    """Where a file that stays came from: what the last record says, if it was of this content; or what it equals."""
+    seen, source = observed.files[index], observed.sources[index]
+    if source is not None and source.sha256 == seen.sha256:
+        return origin_of(file, source)
+    return seen.record.source if seen.record and seen.record.sha256 == seen.sha256 else {}
+
+
+def fetch_from_url(file: WantedFile, path: str) -> Any:
+    """The engine's fetch. Imported here, so that only a run that fetches needs its library."""
+    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, Source, fetch
+
+    try:
+        return fetch([Source(str(file.url))], path, size=None, sha256=file.sha256)
+    except FetchError as error:
+        raise ModelError(str(error)) from error
+
+
+def transfer_of(applied: Applied) -> dict[str, Any]:
+    """What came over the network, summed over the files, as a module returns it; empty where nothing did."""
+    if not applied.transfers:
+        return {}
+    keys = ("bytes_fetched", "bytes_resumed", "bytes_from_mirrors", "retries", "seconds")
+    total: dict[str, Any] = {key: sum(getattr(one, key) for one in applied.transfers) for key in keys}
+    total["rate"] = int(total["bytes_fetched"] / total["seconds"]) if total["seconds"] else 0
+    return {"transfer": total}

@@ -1,0 +1,177 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gguf_model_info
+short_description: Tell what GGUF models are on a host
+version_added: 0.1.0
+description:
+  - Reads the headers of GGUF models, and the records that M(gpufleet.llamacpp.gguf_model) keeps beside them.
+  - The content is never read, so a model of any size takes some tens of milliseconds.
+options:
+  path:
+    description:
+      - The absolute path of a model, or of a folder whose models are told. Folders in that folder are not searched.
+      - Any part of a split model stands for all its parts.
+    type: path
+    required: true
+extends_documentation_fragment:
+  - gpufleet.llamacpp.attributes
+  - gpufleet.llamacpp.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+  idempotent:
+    support: full
+seealso:
+  - module: gpufleet.llamacpp.gguf_model
+author:
+  - gpufleet.llamacpp contributors (@gpufleet)
+"""
+
+EXAMPLES = r"""
+- name: Look at all models of a folder
+  gpufleet.llamacpp.gguf_model_info:
+    path: /srv/models
+  register: found
+
+- name: List them
+  ansible.builtin.debug:
+    msg: "{{ item.architecture }} {{ item.quantization }}, {{ item.problems | default('whole', true) }}"
+  loop: "{{ found.models }}"
+  loop_control:
+    label: "{{ item.path }}"
+
+- name: Fail early where a model is not whole
+  ansible.builtin.assert:
+    that: found.models | map(attribute='problems') | flatten | length == 0
+    fail_msg: "{{ found.models | map(attribute='problems') | flatten | join(' ') }}"
+"""
+
+RETURN = r"""
+models:
+  description: The models that were found, in the order of their paths. What is not known is V(none).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The model's first or only file, which is what llama-server is started with.
+      type: str
+      sample: /srv/models/SmolLM2-135M-Instruct.Q4_1.gguf
+    state:
+      description: V(present), or V(absent) where O(path) names a file that is not there.
+      type: str
+      sample: present
+    problems:
+      description: Everything that keeps this from being a whole model; empty for a sound one.
+      type: list
+      elements: str
+      sample: []
+    files:
+      description: All files of the model that are there, in order.
+      type: list
+      elements: dict
+      contains:
+        path:
+          description: The file's path.
+          type: str
+        size:
+          description: Its size in bytes.
+          type: int
+        sha256:
+          description: The digest of its content, where a current record tells it.
+          type: str
+    size:
+      description: The size of all files together, in bytes.
+      type: int
+      sample: 98362432
+    sha256:
+      description: The digest of the only file, where a current record tells it; V(none) for a split model.
+      type: str
+      sample: b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+    source:
+      description: Where the model came from, without user, password and query, where a current record tells it.
+      type: str
+      sample: https://models.example.com/SmolLM2-135M-Instruct.Q4_1.gguf
+    architecture:
+      description: The model's architecture as llama.cpp names it.
+      type: str
+      sample: llama
+    name:
+      description: The name in the file.
+      type: str
+      sample: Smollm2 135M 8k Lc100K Mix1 Ep2
+    quantization:
+      description: The file type by which the weights are quantized.
+      type: str
+      sample: Q4_1
+    parameters:
+      description: The number of weights.
+      type: int
+      sample: 134515008
+    layers:
+      description: The number of layers.
+      type: int
+      sample: 30
+    experts:
+      description: The number of experts of a mixture-of-experts model.
+      type: int
+      sample: 64
+    experts_used:
+      description: The number of experts that work on one token.
+      type: int
+      sample: 4
+    context_length:
+      description: The number of tokens of context that the model was trained for.
+      type: int
+      sample: 8192
+    chat_template:
+      description: Whether the file has a chat template.
+      type: bool
+      sample: true
+    tensor_bytes:
+      description: The size of the weights in bytes; about what they take in memory.
+      type: int
+      sample: 96576768
+    kv_bytes_per_token:
+      description: Bytes of KV cache for each token of context, with the cache type V(f16).
+      type: int
+      sample: 23040
+    kv_window_bytes_per_token:
+      description: Bytes of KV cache for each token of the sliding window, in the layers that have one.
+      type: int
+      sample: 0
+    sliding_window:
+      description: The size of the sliding window in tokens.
+      type: int
+      sample: 4096
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import inventory
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"path": {"type": "path", "required": True}},
+        supports_check_mode=True,
+    )
+    path = module.params["path"]
+    if not path.startswith("/"):
+        module.fail_json(msg=f"path must be absolute, and it is {path!r}.")
+    try:
+        models = inventory(path)
+    except OSError as error:
+        module.fail_json(msg=f"{path} cannot be listed ({error.strerror}). Run the task as a user who may read it.")
+    module.exit_json(changed=False, models=models)
+
+
+if __name__ == "__main__":
+    main()
