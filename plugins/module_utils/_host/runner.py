@@ -472,9 +472,9 @@ class Runner:
         return status
 
     def pause(self) -> None:
-        """After a failed start: supervisor (unlike systemd) would start again at once, reading the model each time."""
+        """After a failed start: no manager waits longer and longer, and each start may read a big model from disk."""
         deadline = time.monotonic() + FAILED_START_PAUSE
-        while not (self.asked or self.state["ready"] or self.notify.address or time.monotonic() > deadline):
+        while not (self.asked or self.state["ready"] or time.monotonic() > deadline):
             self.wait(deadline - time.monotonic())
 
 

@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every manager is asked to do with a unit: see how it is, install, start, stop, remove it.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_bytes, write_atomic
+
+Run = Callable[[list[str]], "tuple[int, str, str]"]  # exit status, standard output, standard error
+
+STOP_MARGIN = 20  # s on top of what the runner takes, before a manager kills it
+RESTART_EXCEPT = 78  # the runner's exit status for a broken instance.json: starting again cannot help
+
+
+class ManagerError(Exception):
+    """A manager cannot do what was asked; the message is for the operator."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One instance as a manager sees it.
+
+    ``command`` is the runner's; ``user`` whom to become (only a manager that is root can); ``start_timeout`` and
+    ``stop_timeout`` are seconds, the latter the runner's drain and stop together; ``mounts`` are paths that have to be
+    there before the start; ``log`` is the file that the runner writes, None where it leaves that to the journal.
+    """
+
+    name: str
+    description: str
+    command: tuple[str, ...]
+    directory: str
+    user: str | None
+    enabled: bool
+    start_timeout: int
+    stop_timeout: int
+    mounts: tuple[str, ...] = ()
+    log: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no unit file can hold, or what would name another file."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ManagerError(f"{self.name!r} cannot name a unit: letters, digits, '.', '_' and '-' only")
+        for word in (self.description, self.directory, self.user or "", self.log or "", *self.mounts):
+            if any(ord(letter) < 32 for letter in word):
+                raise ManagerError(f"{word!r} has a control character in it, which no unit file can hold")
+        if any("\0" in word for word in self.command):
+            raise ManagerError(f"the command of {self.name} has a NUL byte in it")
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """How a unit is. ``active``: it runs, or its manager is about to start it (again); ``pid`` is the runner's."""
+
+    installed: bool = False
+    enabled: bool = False
+    active: bool = False
+    pid: int | None = None
+    failed: bool = False
+    detail: str = ""
+
+
+class Manager:
+    """What keeps the process of a unit alive. All commands go through ``run``; errors are ManagerError."""
+
+    name = ""
+    notes: tuple[str, ...] = ()  # what the operator should know about the choice of this manager
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def observe(self, unit: Unit) -> UnitState:
+        """How the unit is; one command, changes nothing."""
+        raise NotImplementedError
+
+    def plan_files(self, unit: Unit) -> dict[str, bytes]:
+        """The files that make the unit, by path."""
+        raise NotImplementedError
+
+    def enabled(self, unit: Unit) -> bool:
+        """Whether the unit starts with the host; without a command where possible."""
+        raise NotImplementedError
+
+    def differs(self, unit: Unit) -> list[str]:
+        """What install() would change, in words; changes nothing."""
+        words = [f"{path} {'is missing' if old is None else 'differs'}" for path, old in self.outdated(unit).items()]
+        if self.enabled(unit) != unit.enabled:
+            words.append("it does not start with the host" if unit.enabled else "it starts with the host")
+        return words
+
+    def outdated(self, unit: Unit) -> dict[str, bytes | None]:
+        """The present content (None: absent) of every file of the unit that is not as it should be."""
+        present = {path: read_bytes(path) for path in self.plan_files(unit)}
+        return {path: present[path] for path, data in self.plan_files(unit).items() if present[path] != data}
+
+    def install(self, unit: Unit) -> None:
+        """Write what differs and (un)register the unit for the boot. Neither starts nor stops it."""
+        raise NotImplementedError
+
+    def start(self, unit: Unit) -> None:
+        """Have the installed unit started; returns before the server is ready."""
+        raise NotImplementedError
+
+    def stop(self, unit: Unit) -> None:
+        """Stop the unit; returns when nothing of it runs. At most stop_timeout and STOP_MARGIN seconds."""
+        raise NotImplementedError
+
+    def remove(self, unit: Unit) -> None:
+        """Stop the unit and remove every trace of it from this manager."""
+        raise NotImplementedError
+
+    def commands(self, unit: Unit) -> dict[str, list[str]]:
+        """Commands for the control script, each a list of arguments.
+
+        ``prepare`` comes before a start or restart, and its exit status does not matter; ``start``, ``stop``,
+        ``restart``; ``pid`` prints the runner's pid, 0 or nothing where there is none; ``logs`` follows the log.
+        """
+        raise NotImplementedError
+
+    def write(self, unit: Unit) -> list[str]:
+        """Write the files that differ; returns their paths. Raises ManagerError."""
+        outdated = list(self.outdated(unit))
+        for path in outdated:
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                write_atomic(path, self.plan_files(unit)[path])
+            except OSError as error:
+                raise ManagerError(f"{path} cannot be written: {error.strerror}") from error
+        return outdated
+
+    def must(self, argv: list[str]) -> str:
+        """Run a command that has to work; returns its output."""
+        code, out, err = self.run(argv)
+        if code:
+            said = (err.strip() or out.strip() or "it said nothing").splitlines()
+            raise ManagerError(f"`{' '.join(argv)}` failed with exit status {code}: {' / '.join(said[-3:])}")
+        return out

@@ -1,0 +1,278 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""supervisord as a manager, for a user without root and without lingering; started at boot by the user's crontab.
+
+Private to gpufleet.llamacpp; may change at any time. Options: supervisord.org, "Configuration File".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import time
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json, write_atomic
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove as remove_file
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import (
+    RESTART_EXCEPT,
+    STOP_MARGIN,
+    Manager,
+    ManagerError,
+    Run,
+    Unit,
+    UnitState,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import alive
+
+# %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
+MAIN = """\
+; Written by gpufleet.llamacpp; changes are overwritten.
+[unix_http_server]
+file=%(here)s/run/supervisor.sock
+chmod=0700
+
+[supervisord]
+logfile=%(here)s/supervisord.log
+logfile_maxbytes=10MB
+logfile_backups=3
+pidfile=%(here)s/run/supervisord.pid
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://%(here)s/run/supervisor.sock
+
+[include]
+files=supervisor.d/*.conf
+"""
+
+# TERM goes to the runner alone (as-group false), which drains. autorestart=unexpected and the one exit status that is
+# expected: everything else, 0 included, was not asked for and starts again. startsecs: supervisorctl waits that long.
+PROGRAM = """\
+; Written by gpufleet.llamacpp; changes are overwritten.
+[program:{name}]
+command={command}
+directory={directory}
+autostart={autostart}
+autorestart=unexpected
+exitcodes={never}
+startsecs=1
+startretries=3
+stopsignal=TERM
+stopwaitsecs={stop}
+stopasgroup=false
+killasgroup=false
+redirect_stderr=true
+stdout_logfile={directory}/runner.log
+stdout_logfile_maxbytes=1MB
+stdout_logfile_backups=1
+"""
+
+# A unix socket's path has 107 bytes (unix(7)), and supervisord first makes it with a dot and its pid behind the name.
+# A place in /tmp would do for longer homes, but there another user could be first; a home of 79 bytes is long enough.
+LONGEST_HOME = 107 - len("/run/supervisor.sock") - len(".4194304")
+
+ACTIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
+UNREACHABLE = re.compile(r"no such file|refused connection|SHUTDOWN_STATE", re.IGNORECASE)
+
+
+class Supervisor(Manager):
+    """One supervisord for all instances of a home."""
+
+    name = "supervisor"
+
+    def __init__(self, run: Run, home: str) -> None:
+        super().__init__(run)
+        self.home = home
+        self.conf = os.path.join(home, "supervisord.conf")
+        self.daemon = [os.path.join(home, "venv/bin/supervisord"), "-c", self.conf]
+        if len(os.fsencode(home)) > LONGEST_HOME:
+            raise ManagerError(
+                f"the home {home} is too long for supervisord's socket in it: {len(os.fsencode(home))} bytes, "
+                f"at most {LONGEST_HOME}; choose a shorter home"
+            )
+
+    def control(self, *words: str) -> list[str]:
+        """The command line of supervisorctl for this home."""
+        return [os.path.join(self.home, "venv/bin/supervisorctl"), "-c", self.conf, *words]
+
+    def ask(self, *words: str) -> tuple[int, str]:
+        """Exit status of supervisorctl and everything it printed."""
+        argv = self.control(*words)
+        if not os.access(argv[0], os.X_OK):
+            return 127, f"{argv[0]}: no such file"
+        code, out, err = self.run(argv)
+        return code, out + err
+
+    def path(self, unit: Unit) -> str:
+        """Where the unit's part of the configuration lies."""
+        return os.path.join(self.home, "supervisor.d", unit.name + ".conf")
+
+    def plan_files(self, unit: Unit) -> dict[str, bytes]:
+        program = PROGRAM.format(
+            name=unit.name,
+            command=escape(" ".join(map(shlex.quote, unit.command))),
+            directory=escape(unit.directory),
+            autostart="true" if unit.enabled else "false",
+            never=RESTART_EXCEPT,
+            stop=unit.stop_timeout + STOP_MARGIN,
+        )
+        if unit.user and os.geteuid() == 0:
+            program += f"user={escape(unit.user)}\n"
+        return {self.conf: MAIN.encode(), self.path(unit): program.encode()}
+
+    # --- the boot: one line in the user's crontab -------------------------------------------------------------------
+
+    def boot_line(self) -> str:
+        """The crontab line. cron gives it to a shell, and takes a bare % for a line break."""
+        return "@reboot " + " ".join(map(shlex.quote, self.daemon)).replace("%", r"\%") + self.boot_mark()
+
+    def boot_mark(self) -> str:
+        """How the line ends, by which it is known again. To the shell it is a comment."""
+        return f" # gpufleet.llamacpp in {self.home}".replace("%", r"\%")
+
+    def crontab(self) -> list[str]:
+        """The lines of the user's crontab."""
+        if shutil.which("crontab") is None:
+            return []
+        code, out, err = self.run(["crontab", "-l"])
+        if code and "no crontab" not in err:
+            raise ManagerError(f"the crontab cannot be read: {err.strip() or out.strip()}")
+        return [] if code else out.splitlines()
+
+    def write_crontab(self, wanted: bool) -> None:
+        """Put our one line in, or take it out; all other lines stay as they are."""
+        lines = self.crontab()
+        new = [line for line in lines if not line.endswith(self.boot_mark())] + [self.boot_line()] * wanted
+        if new == lines or sorted(new) == sorted(lines):
+            return
+        if shutil.which("crontab") is None:
+            raise ManagerError(
+                "there is no `crontab` here to start supervisord at boot; have cron installed, or do without"
+            )
+        temporary = os.path.join(self.home, "run/crontab.new")
+        try:
+            os.makedirs(os.path.dirname(temporary), exist_ok=True)
+            write_atomic(temporary, ("\n".join(new) + "\n" if new else "").encode(), 0o600)
+            self.must(["crontab", temporary])
+        finally:
+            remove_file(temporary)
+
+    def enabled(self, unit: Unit) -> bool:
+        try:
+            with open(self.path(unit), encoding="utf-8", errors="replace") as file:
+                automatic = "autostart=true\n" in file.read()
+        except OSError:
+            return False
+        return automatic and self.boot_line() in self.crontab()
+
+    # --- the unit ---------------------------------------------------------------------------------------------------
+
+    def observe(self, unit: Unit) -> UnitState:
+        if not os.path.exists(self.path(unit)):
+            return UnitState(detail="not installed")
+        state = parse_status(unit.name, self.ask("status", unit.name)[1])
+        orphan = self.orphan(unit)
+        if orphan and not state.active:
+            detail = "the server runs, but supervisord does not: nobody would start it again"
+            state = UnitState(active=True, pid=orphan, detail=detail)
+        return UnitState(True, self.enabled(unit), state.active, state.pid, state.failed, state.detail)
+
+    def orphan(self, unit: Unit) -> int | None:
+        """The runner that running.json names, if it lives. It outlives a supervisord that was killed."""
+        try:
+            value: dict[str, int] = read_json(os.path.join(unit.directory, "running.json")) or {}
+            pid, start = value["runner_pid"], value["runner_start"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return pid if alive(pid, start) else None
+
+    def install(self, unit: Unit) -> None:
+        os.makedirs(os.path.join(self.home, "run"), mode=0o700, exist_ok=True)
+        self.write(unit)
+        if unit.enabled:
+            self.write_crontab(True)
+
+    def start(self, unit: Unit) -> None:
+        # update takes the unit in if its file is new or changed, which starts it if it is to start by itself
+        code, out = self.ask("update", unit.name)
+        if UNREACHABLE.search(out):
+            if not os.access(self.daemon[0], os.X_OK):
+                raise ManagerError(f"{self.daemon[0]} is not there; the role llamacpp_host installs it")
+            self.must(self.daemon)  # it puts itself into a session of its own, so it outlives this login
+        elif code:
+            raise ManagerError(f"supervisord did not take {unit.name} in: {out.strip()}")
+        code, out = self.ask("start", unit.name)
+        if code and "already started" not in out:
+            raise ManagerError(
+                f"supervisord did not start {unit.name}: {(out + err).strip()}; see {unit.directory}/runner.log"
+            )
+
+    def stop(self, unit: Unit) -> None:
+        dummy, out = self.ask("stop", unit.name)
+        if UNREACHABLE.search(out):
+            self.stop_orphan(unit)
+        elif parse_status(unit.name, self.ask("status", unit.name)[1]).active:
+            raise ManagerError(f"supervisord did not stop {unit.name}: {out.strip()}")
+
+    def stop_orphan(self, unit: Unit) -> None:
+        """What supervisord would do, where it is gone and its runner is not."""
+        deadline = time.monotonic() + unit.stop_timeout + STOP_MARGIN
+        first = True
+        while (pid := self.orphan(unit)) and time.monotonic() < deadline:
+            if first:
+                os.kill(pid, signal.SIGTERM)
+            first = False
+            time.sleep(0.2)
+        if pid:
+            raise ManagerError(f"the runner of {unit.name}, pid {pid}, did not end; supervisord is not running")
+
+    def remove(self, unit: Unit) -> None:
+        self.stop(unit)
+        remove_file(self.path(unit))
+        self.run(
+            self.control("update", unit.name)
+        )  # fails where supervisord is not running, which has then forgotten it
+        folder = os.path.dirname(self.path(unit))
+        if not os.path.isdir(folder) or not any(name.endswith(".conf") for name in os.listdir(folder)):
+            self.write_crontab(False)
+            self.ask("shutdown")
+            remove_file(self.conf)
+
+    def commands(self, unit: Unit) -> dict[str, list[str]]:
+        log = unit.log or os.path.join(unit.directory, "runner.log")
+        return {
+            "prepare": self.daemon,
+            "start": self.control("start", unit.name),
+            "stop": self.control("stop", unit.name),
+            "restart": self.control("restart", unit.name),
+            "pid": self.control("pid", unit.name),
+            "logs": ["tail", "-n", "100", "-F", log],
+        }
+
+
+def escape(value: str) -> str:
+    """A value for supervisord's file: % stays text. What begins a comment there has no escape, so it is refused."""
+    if re.search(r"\s[;#]|[\r\n]", value):
+        raise ManagerError(f"supervisord cannot take {value!r}: ' ;', ' #' and line breaks have another meaning to it")
+    return value.replace("%", "%%")
+
+
+def parse_status(name: str, out: str) -> UnitState:
+    """The state in what ``supervisorctl status NAME`` printed."""
+    match = re.search(rf"^{re.escape(name)}\s+([A-Z]+)\s*(.*?)\s*$", out, re.MULTILINE)
+    if not match:
+        return UnitState(detail=" ".join(out.split()))
+    state, rest = match.groups()
+    pid = re.search(r"\bpid (\d+)", rest)
+    return UnitState(
+        installed=True,
+        active=state in ACTIVE,
+        pid=int(pid.group(1)) if pid else None,
+        failed=state in ("FATAL", "UNKNOWN"),
+        detail=f"{state} {rest}".strip(),
+    )
