@@ -21,12 +21,13 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_t
 
 # llama.cpp allows 2^30 bytes in a string and 2^30 items in an array. A real header has a few MiB; these bounds
 # are far above any model and keep the memory and the seconds that a hostile file can cost small.
-MAX_HEADER = 256 << 20
+MAX_HEADER = 128 << 20
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
 MAX_KEY_BYTES = (1 << 16) - 1
-# Numbers are kept of arrays that have one item a layer; a longer array is only counted.
+# Numbers are kept of arrays that have one item a layer, and texts as long as a chat template; the rest is only counted.
 KEPT_ITEMS = 4096
+KEPT_BYTES = 1 << 20
 MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 63
 DEFAULT_ALIGNMENT = 32
@@ -71,7 +72,7 @@ class GgufError(ValueError):
 
 
 class Array(NamedTuple):
-    """An array of the metadata that was walked over and not kept."""
+    """An array of the metadata, or a very long text (as its bytes), that was walked over and not kept."""
 
     type: int
     items: int
@@ -185,8 +186,8 @@ class _Reader:
 
     def skip_strings(self, count: int) -> None:
         """Pass over ``count`` strings; the loop that decides how long a large vocabulary takes."""
-        if count * 8 > self.size - self.tell():
-            self.wants(count * 8)
+        if count * 8 > min(self.size, MAX_HEADER) - self.tell():
+            self.wants(count * 8)  # says what is wrong: each string takes 8 bytes at least
         length_at = U64.unpack_from
         while count:
             self.wants(8)
@@ -271,7 +272,7 @@ def _value(reader: _Reader, key: str) -> Any:
     if kind in SCALARS:
         return _numbers(reader, SCALARS[kind], 1)[0]
     if kind == STRING:
-        return _string(reader, key)
+        return _string(reader)
     if kind != ARRAY:
         raise GgufError(f"{reader.path} is damaged: the key {key!r} has the unknown value type {kind}.")
     kind, count = reader.u32(), reader.u64()
@@ -292,10 +293,11 @@ def _numbers(reader: _Reader, code: str, count: int) -> tuple[Any, ...]:
     return struct.unpack(layout, reader.take(struct.calcsize(layout)))
 
 
-def _string(reader: _Reader, key: str) -> str:
+def _string(reader: _Reader) -> str | Array:
     length = reader.u64()
-    if length > MAX_HEADER:
-        raise GgufError(f"{reader.path} is damaged: the text of the key {key!r} has {length} bytes.")
+    if length > KEPT_BYTES:
+        reader.skip(length)
+        return Array(STRING, length)
     # llama.cpp takes any bytes here, so a stray one is no reason to refuse a model.
     return reader.take(length).decode(errors="replace")
 

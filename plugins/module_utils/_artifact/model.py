@@ -162,11 +162,9 @@ def _wrong_digests(sha256: Sequence[str], files: int) -> list[str]:
 
 def plan(wanted: Wanted, observed: Observed) -> Plan:
     """What to do so that the host is as wanted, each with its reason, or every reason why not. Reads nothing."""
-    others = [seen.problems[0] for seen in observed.files if seen.kind == "other"]
-    if wanted.problems or others:
-        return Plan(refusals=(*wanted.problems, *others))
+    wrong = [*wanted.problems, *(seen.problems[0] for seen in observed.files if seen.kind == "other")]
     if wanted.state == "absent":
-        return _plan_removal(observed)
+        return _plan_removal(observed, wrong)
     reasons = [unfit(*pair) for pair in zip(wanted.files, observed.files)]
     for index, (file, source) in enumerate(zip(wanted.files, observed.sources)):
         reasons[index] = reasons[index] or _news(file, observed.files[index], source)
@@ -174,7 +172,7 @@ def plan(wanted: Wanted, observed: Observed) -> Plan:
     if observed.set_problems and not any(reasons):
         reasons = [observed.set_problems[0]] * len(reasons)
     bring = tuple(index for index, reason in enumerate(reasons) if reason)
-    refusals = _refusals(wanted, observed, bring, reasons)
+    refusals = dict.fromkeys([*wrong, *_refusals(wanted, observed, bring, reasons)])
     if refusals:
         return Plan(refusals=tuple(refusals))
     actions = []
@@ -186,20 +184,26 @@ def plan(wanted: Wanted, observed: Observed) -> Plan:
         actions.append(Action(f"{what} {file.origin} to {file.path}", str(reasons[index])))
     record = tuple(
         index
-        for index, seen in enumerate(observed.files)
-        if index not in bring
-        and seen.sha256
-        and not (seen.trusted and seen.read_since_ns is None and seen.gguf is None)
+        for index, (seen, source) in enumerate(zip(observed.files, observed.sources))
+        if index not in bring and _is_news_to_record(seen, source)
     )
     return Plan(actions=tuple(actions), bring=bring, record=record)
 
 
-def _plan_removal(observed: Observed) -> Plan:
+def _plan_removal(observed: Observed, wrong: list[str]) -> Plan:
     remove = tuple(index for index, seen in enumerate(observed.files) if seen.kind != "absent")
     if remove and observed.room.problem:
-        return Plan(refusals=(observed.room.problem,))
+        wrong = [*wrong, observed.room.problem]
+    if wrong:
+        return Plan(refusals=tuple(wrong))
     actions = tuple(Action(f"Remove {observed.files[index].path}", "the wanted state is absent") for index in remove)
     return Plan(actions=actions, remove=remove)
+
+
+def _is_news_to_record(seen: SeenFile, source: SeenFile | None) -> bool:
+    """Whether something was read that the next run need not read again."""
+    read = seen.read_since_ns is not None or seen.gguf is not None or (source is not None and source.sha256 is not None)
+    return seen.sha256 is not None and (read or not seen.trusted)
 
 
 def unfit(file: WantedFile, seen: SeenFile) -> str | None:
@@ -240,6 +244,8 @@ def _refusals(wanted: Wanted, observed: Observed, bring: Sequence[int], reasons:
     size = 0
     for index in bring:
         file, source = wanted.files[index], observed.sources[index]
+        if observed.files[index].kind == "other":
+            continue  # nothing can be brought to its place, whatever the source
         if file.origin is None or (file.src and source is None):
             reason = str(reasons[index]).rstrip(".")
             refusals.append(f"{reason}. No url or src says where to get it from.")
@@ -251,7 +257,7 @@ def _refusals(wanted: Wanted, observed: Observed, bring: Sequence[int], reasons:
     elif bring:
         # Of each file: itself, its record, and what it lies in until it is whole.
         refusals += lacks(observed.room, size, 2 * len(bring) + 2)
-    return list(dict.fromkeys(refusals))
+    return refusals
 
 
 def _wrong_source(file: WantedFile, source: SeenFile) -> list[str]:

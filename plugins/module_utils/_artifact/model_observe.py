@@ -51,7 +51,10 @@ def observe(wanted: Wanted, foresee: bool = False) -> Observed:
     else:
         files = tuple(look(file.path, wanted.verify) for file in wanted.files)
         files, set_problems = _together(files)
-        sources = tuple(_look_at_source(file, seen, foresee) for file, seen in zip(wanted.files, files))
+        sources = tuple(
+            _look_at_source(file, seen, bool(unfit(file, seen) or set_problems), foresee)
+            for file, seen in zip(wanted.files, files)
+        )
     return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)))
 
 
@@ -129,17 +132,16 @@ def _together(files: tuple[SeenFile, ...]) -> tuple[tuple[SeenFile, ...], tuple[
     return files, tuple(header.check_set(parts)) if len(parts) == len(files) else ()
 
 
-def _look_at_source(file: WantedFile, seen: SeenFile, foresee: bool) -> SeenFile | None:
+def _look_at_source(file: WantedFile, seen: SeenFile, needed: bool, foresee: bool) -> SeenFile | None:
     """The source on this host, as far as the decision needs it: often the wanted sha256 or the record decides."""
     if file.src is None or (seen.kind != "absent" and _is_same(file.src, file.path)):
         return None
-    reason = unfit(file, seen)
     if file.sha256:
-        return look(file.src, "changed" if foresee else "never") if reason else None
+        return look(file.src, "changed" if foresee else "never") if needed else None
     source = _stat(file.src)
-    if not reason and seen.record and seen.record.source == origin_of(file, source):
+    if not needed and seen.record and seen.record.source == origin_of(file, source):
         return None
-    if reason or source.size != seen.size:
+    if needed or source.size != seen.size:
         return look_quickly(file.src)
     return look(file.src)
 
