@@ -152,7 +152,7 @@ class Supervisor(Manager):
             return
         if shutil.which("crontab") is None:
             raise ManagerError(
-                "there is no `crontab` here to start supervisord at boot; have cron installed, or do without"
+                "no `crontab` here to start supervisord at boot: have cron installed, or set enabled to false"
             )
         temporary = os.path.join(self.home, "run/crontab.new")
         try:
@@ -209,7 +209,7 @@ class Supervisor(Manager):
         code, out = self.ask("start", unit.name)
         if code and "already started" not in out:
             raise ManagerError(
-                f"supervisord did not start {unit.name}: {(out + err).strip()}; see {unit.directory}/runner.log"
+                f"supervisord did not start {unit.name} (see {unit.directory}/runner.log): {out.strip()}"
             )
 
     def stop(self, unit: Unit) -> None:
@@ -234,9 +234,7 @@ class Supervisor(Manager):
     def remove(self, unit: Unit) -> None:
         self.stop(unit)
         remove_file(self.path(unit))
-        self.run(
-            self.control("update", unit.name)
-        )  # fails where supervisord is not running, which has then forgotten it
+        self.ask("update", unit.name)  # a supervisord that does not run has nothing to forget
         folder = os.path.dirname(self.path(unit))
         if not os.path.isdir(folder) or not any(name.endswith(".conf") for name in os.listdir(folder)):
             self.write_crontab(False)

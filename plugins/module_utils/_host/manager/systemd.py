@@ -66,10 +66,16 @@ LockPersonality=yes
 
 def quote(word: str, *, command: bool) -> str:
     """A word for a unit file: specifiers (%) and, in a command line, variables ($) stay text."""
-    escaped = (
-        word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("%", "%%")
-    )
-    return '"' + (escaped.replace("$", "$$") if command else escaped) + '"'
+    special = {
+        "\\": "\\\\",
+        '"': '\\"',
+        "\n": "\\n",
+        "\r": "\\r",
+        "\t": "\\t",
+        "%": "%%",
+        "$": "$$" if command else "$",
+    }
+    return '"' + "".join(special.get(letter, letter) for letter in word) + '"'
 
 
 class Systemd(Manager):
@@ -118,7 +124,11 @@ class Systemd(Manager):
         """Who the server is, and what it may not do."""
         if unit.user in (None, "", "root", "0"):
             raise ManagerError(f"{unit.name} would run as root: name an unprivileged user for it")
-        return f"User={unit.user}\n" + HARDENING
+        return f"User={unit.user}\n{self.runtime_directory(unit)}" + HARDENING
+
+    def runtime_directory(self, unit: Unit) -> str:
+        """Where the runner may write its running.json; it stays after the end, for whoever asks why."""
+        return f"RuntimeDirectory=llamacpp-{unit.name}\nRuntimeDirectoryPreserve=yes\n"
 
     def enabled(self, unit: Unit) -> bool:
         return os.path.islink(os.path.join(self.folder, self.target + ".wants", self.unit_name(unit)))
