@@ -128,7 +128,7 @@ static unsigned visible_to(const struct state *s, const char *pid)
 // Puts every live process named llama-server on the GPUs that it sees, as a driver would.
 static void find_servers(struct state *s)
 {
-    DIR *proc = opendir("/proc");
+    DIR *proc = s->auto_mib < 0 ? NULL : opendir("/proc");
     for (struct dirent *d; proc && (d = readdir(proc));) {
         char path[64], stat[64] = "";
         if (!isdigit((unsigned char)d->d_name[0]))
@@ -211,8 +211,6 @@ static int load(struct state *s)
         }
     if (f)
         fclose(f);
-    if (rc == OK && s->auto_mib >= 0)
-        find_servers(s);
     return rc;
 }
 
@@ -310,6 +308,7 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(handle device, struct memory_v2 *memory)
     GPU(device);
     if (memory->version != MEMORY_V2)
         return VERSION_MISMATCH;
+    find_servers(&s);
     memory->total = g->total * MIB;
     memory->reserved = g->reserved * MIB;
     memory->used = g->used * MIB;
@@ -321,6 +320,7 @@ EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(handle device, unsigned *coun
 {
     GPU(device);
     unsigned found = 0, room = infos ? *count : 0;
+    find_servers(&s);
     for (unsigned i = 0; i < s.process_count; i++) {
         const struct process *p = &s.processes[i];
         if (&s.gpus[p->gpu] != g)
