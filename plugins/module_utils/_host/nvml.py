@@ -1,0 +1,191 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One reading of NVML through nvidia-ml-py, as plain data.
+
+Private to gpufleet.llamacpp; may change at any time.
+
+Calls and codes: nvml.h. It may hang in the driver, so gpu.py runs it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import nvml_errors, process
+
+try:
+    import pynvml
+except ImportError:
+    pynvml = None
+
+INSUFFICIENT_SIZE = 7
+
+# Answers that mean "this GPU or driver cannot tell", not "this GPU is sick": invalid argument, not supported,
+# no permission, function not found, argument version mismatch, deprecated.
+CANNOT_TELL = (2, 3, 4, 13, 25, 26)
+
+COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
+PATHS = {0: "same_board", 10: "pcie_switch", 20: "pcie_switches", 30: "host_bridge", 40: "numa_node", 50: "system"}
+RECOVERY_ACTIONS = {0: "none", 1: "gpu_reset", 2: "node_reboot", 3: "drain_p2p", 4: "drain_and_reset"}
+RECOVERY_ACTION_FIELD = 230
+P2P_READ, P2P_NVLINK = 0, 2  # as numbers: pynvml 13.615's NVML_P2P_CAPS_INDEX_READ is a tuple by mistake
+
+SECRET = re.compile(r"(--?[\w-]*(?:key|token|password|secret))([= ])\S+")
+
+
+def library_present() -> bool:
+    """Whether the driver's library can be loaded. It is not initialised: as root that could make device nodes."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def answer() -> dict[str, Any]:
+    """The reading: driver_version, cuda_version, gpus and links; or code and message where NVML cannot be started.
+
+    NVML is not shut down afterwards: the process that called this ends next.
+    """
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError as error:
+        return {"code": error.value, "message": nvml_errors.of_nvml(error.value, str(error), _library_version())}
+    handles: dict[int, Any] = {}
+    gpus = [_gpu(index, handles) for index in range(count)]
+    # NVML promises no order. A lost GPU has no address to sort by: then NVML's order, in practice the same, stays.
+    if all("pci_bus_id" in gpu for gpu in gpus):
+        gpus.sort(key=lambda gpu: gpu["pci_bus_id"])
+    by_place = [(place, handles.get(gpu["index"])) for place, gpu in enumerate(gpus)]
+    for place, gpu in enumerate(gpus):
+        gpu["index"] = place
+        failure = gpu.pop("failure", None)
+        gpu["error"] = failure and nvml_errors.of_gpu(failure.value, str(failure), place)
+    links = [_link(one, other) for one, other in itertools.combinations(by_place, 2) if one[1] and other[1]]
+    cuda = _optional(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+    return {
+        "driver_version": _optional(pynvml.nvmlSystemGetDriverVersion),
+        "cuda_version": cuda and f"{cuda // 1000}.{cuda % 1000 // 10}",
+        "gpus": gpus,
+        "links": links,
+    }
+
+
+def _gpu(index: int, handles: dict[int, Any]) -> dict[str, Any]:
+    """What one GPU says, as far as it comes; its handle goes into handles, or its failure into itself."""
+    gpu: dict[str, Any] = {"index": index}
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        gpu["uuid"] = pynvml.nvmlDeviceGetUUID(handle)
+        gpu["pci_bus_id"] = _text(pynvml.nvmlDeviceGetPciInfo(handle).busId)
+        gpu["name"] = pynvml.nvmlDeviceGetName(handle)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+        gpu.update({f"memory_{part}": getattr(memory, part) for part in ("total", "reserved", "used", "free")})
+        gpu["processes"] = [_process(found) for found in _optional(_processes, handle) or []]
+        mode = _optional(pynvml.nvmlDeviceGetComputeMode, handle)
+        gpu["compute_mode"] = None if mode is None else COMPUTE_MODES.get(mode, str(mode))
+        for key, ask in (("mig", pynvml.nvmlDeviceGetMigMode), ("ecc", pynvml.nvmlDeviceGetEccMode)):
+            state = _optional(ask, handle)
+            gpu[key] = None if state is None else bool(state[0])
+        volatile = pynvml.NVML_VOLATILE_ECC
+        gpu["ecc_corrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 0, volatile)
+        gpu["ecc_uncorrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 1, volatile)
+        rates = _optional(pynvml.nvmlDeviceGetUtilizationRates, handle)
+        gpu["utilization"] = None if rates is None else rates.gpu
+        gpu["recovery_action"] = _recovery_action(handle)
+        gpu["nvlinks"] = _nvlinks(handle)
+    except pynvml.NVMLError as error:
+        gpu["failure"] = error
+    else:
+        handles[index] = handle
+    return gpu
+
+
+def _link(one: tuple[int, Any], other: tuple[int, Any]) -> dict[str, Any]:
+    """How two GPUs, each an index and a handle, reach each other."""
+
+    def p2p(capability: int) -> bool | None:
+        status = _unless_error(pynvml.nvmlDeviceGetP2PStatus, one[1], other[1], capability)
+        return None if status is None else status == pynvml.NVML_P2P_STATUS_OK
+
+    level = _unless_error(pynvml.nvmlDeviceGetTopologyCommonAncestor, one[1], other[1])
+    return {
+        "gpus": [one[0], other[0]],
+        "nvlink": p2p(P2P_NVLINK),
+        "p2p": p2p(P2P_READ),
+        "path": None if level is None else PATHS.get(level, str(level)),
+    }
+
+
+def _nvlinks(handle: Any) -> int | None:
+    """How many NVLinks are active; None on a GPU that has none."""
+    active = None
+    for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+        state = _optional(pynvml.nvmlDeviceGetNvLinkState, handle, link)
+        if state is None:
+            break
+        active = (active or 0) + state
+    return active
+
+
+def _recovery_action(handle: Any) -> str | None:
+    values = _optional(pynvml.nvmlDeviceGetFieldValues, handle, [RECOVERY_ACTION_FIELD])
+    if values is None or values[0].nvmlReturn != 0:
+        return None
+    action = values[0].value.uiVal
+    return RECOVERY_ACTIONS.get(action, str(action))
+
+
+def _processes(handle: Any) -> list[Any]:
+    """The GPU's processes. When some start between NVML's two calls the list is too short for them: asked again."""
+    for attempt in range(3):
+        try:
+            return pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        except pynvml.NVMLError as error:
+            if error.value != INSUFFICIENT_SIZE or attempt == 2:
+                raise
+    return []
+
+
+def _process(found: Any) -> dict[str, Any]:
+    """One process. What looks like a secret in its command is not passed on: results end in logs."""
+    command = SECRET.sub(r"\1\2********", " ".join(process.command(found.pid)))[:200]
+    return {
+        "pid": found.pid,
+        "memory": found.usedGpuMemory,
+        "user": process.owner(found.pid),
+        "command": command or None,
+    }
+
+
+def _optional(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer, or None where this GPU or driver cannot tell."""
+    try:
+        return ask(*arguments)
+    except pynvml.NVMLError as error:
+        if error.value in CANNOT_TELL:
+            return None
+        raise
+
+
+def _unless_error(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer, or None for any error: what lies between two GPUs is no reason to lose either."""
+    try:
+        return ask(*arguments)
+    except pynvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _library_version() -> str | None:
+    # It answers without a driver too. NVML's own version is CUDA's major version, then the driver's.
+    version = _unless_error(pynvml.nvmlSystemGetNVMLVersion)
+    return version and version.partition(".")[2]
