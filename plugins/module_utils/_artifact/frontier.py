@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sha256 of a file while it arrives: a thread that follows the pieces in order and reads them from the page cache.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Piece, Pieces
+
+READ = 1 << 20
+
+
+class Frontier(threading.Thread):
+    """Hashes piece after piece; ``digest`` is the sha256 once it ended well.
+
+    The state after each piece is the sha256 of the file so far, for nothing: ``note`` gets it. ``known`` has those of
+    an earlier fetch: a piece that was right then and reads differently now was damaged on the disk, and is fetched
+    again, alone.
+    """
+
+    def __init__(self, handle: int, pieces: Pieces, known: Mapping[int, str], note: Callable[[int, str], None]) -> None:
+        super().__init__(name="sha256", daemon=True)
+        self._handle = os.dup(handle)
+        self._pieces = pieces
+        self._known = dict(known)
+        self._note = note
+        self._buffer = bytearray(READ)
+        self.hashed = 0
+        self.repaired: list[int] = []
+        self.digest: str | None = None
+
+    def run(self) -> None:
+        try:
+            state = hashlib.sha256()
+            for piece in self._pieces.all:
+                following = self._next(state, piece)
+                if following is None:
+                    return
+                state = following
+            self.digest = state.hexdigest()
+            self._pieces.finish_all()
+        except BaseException as failure:  # pylint: disable=broad-exception-caught  # the fetching thread raises it
+            self._pieces.fail(failure)
+        finally:
+            os.close(self._handle)
+
+    def _next(self, before: hashlib._Hash, piece: Piece) -> hashlib._Hash | None:
+        """The state after ``piece``, as soon as it is whole and right; None if the fetch failed."""
+        while True:
+            with self._pieces.changed:
+                while not self._pieces.whole(piece.index) and not self._pieces.stopped:
+                    self._pieces.changed.wait()
+                if self._pieces.stopped:
+                    return None
+            state = before.copy()
+            self._add(state, piece)
+            digest = state.copy().hexdigest()
+            expected = self._known.get(piece.index)
+            if expected and expected != digest:
+                if piece.index not in self.repaired:
+                    self.repaired.append(piece.index)
+                    self.hashed = piece.start
+                    self._pieces.reopen(piece.index)
+                    continue
+                self._known.clear()  # fetched again and the same: it is the old record that is wrong
+            if expected != digest:
+                self._note(piece.index, digest)
+            return state
+
+    def _add(self, state: hashlib._Hash, piece: Piece) -> None:
+        at = piece.start
+        while at < piece.end:
+            with memoryview(self._buffer) as view:
+                count = os.preadv(self._handle, [view[: min(READ, piece.end - at)]], at)
+                if count == 0:
+                    raise OSError(f"the partial file ends at byte {at}: it was cut from outside")
+                state.update(view[:count])
+            at += count
+            self.hashed = at

@@ -1,0 +1,171 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journals of a partial file: which of its bytes are safely on the disk, so that they need not be fetched again.
+
+A journal is text, one line a fact, each under its own checksum; a line that does not add up is ignored, which costs
+bandwidth and nothing else. Every process writes its own and reads everybody's, so that no lock is needed.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove, sync_folder
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a journal speaks of; ``inode``: of the very file, not of one that has its name now."""
+
+    content: str
+    size: int
+    chunk: int
+    inode: int
+
+    def body(self) -> str:
+        return json.dumps({"format": 1, **self.__dict__}, sort_keys=True)
+
+
+@dataclass
+class Facts:
+    """``have``: chunk -> bytes from its start on the disk; ``prefix``: chunk -> sha256 of the file up to its end."""
+
+    have: dict[int, int] = field(default_factory=dict)
+    prefix: dict[int, str] = field(default_factory=dict)
+
+    def merge(self, other: Facts) -> None:
+        for index, count in other.have.items():
+            self.have[index] = max(count, self.have.get(index, 0))
+        for index, digest in other.prefix.items():
+            # Where two processes disagree one of them read something bad; neither is a witness then.
+            if self.prefix.setdefault(index, digest) != digest:
+                self.prefix[index] = ""
+
+
+def line(body: str) -> str:
+    """``body`` under its checksum."""
+    return f"{zlib.crc32(body.encode()):08x} {body}\n"
+
+
+def bodies(data: bytes) -> Iterable[str]:
+    """The bodies of the lines whose checksum is right; None of the others is looked at."""
+    for raw in data.split(b"\n")[:-1]:
+        checksum, dummy, body = raw.partition(b" ")
+        if checksum == b"%08x" % zlib.crc32(body):
+            yield body.decode("utf-8", "replace")
+
+
+def read(data: bytes, header: Header) -> Facts | None:
+    """The facts in a journal, or None if it is about something else."""
+    facts = Facts()
+    lines = iter(bodies(data))
+    if next(lines, None) != header.body():
+        return None
+    for body in lines:
+        words = body.split(" ")
+        if words[0] == "have":
+            index, count = int(words[1]), int(words[2])
+            facts.have[index] = max(count, facts.have.get(index, 0))
+        elif words[0] == "prefix":
+            facts.prefix[int(words[1])] = words[2]
+    return facts
+
+
+def host_name() -> str:
+    """This host in the name of a file."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32] or "host"
+
+
+def journals(part: str) -> list[str]:
+    """The journals of everybody who fetches or fetched into ``part``."""
+    return sorted(glob.glob(glob.escape(part) + ".journal.*"))
+
+
+def owner_lives(path: str) -> bool:
+    """Whether the process in the name of ``path`` may still run; of another host's nothing is known, so it may."""
+    found = re.search(r"\.(?:journal|done)\.([A-Za-z0-9-]+)\.(\d+)(?:\.[0-9a-f]+)?$", path)
+    if not found or found[1] != host_name():
+        return True
+    try:
+        os.kill(int(found[2]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def gather(part: str, header: Header) -> Facts:
+    """What all journals beside ``part`` know about it. Raises OSError only for a folder that cannot be read."""
+    facts = Facts()
+    for path in journals(part):
+        try:
+            with open(path, "rb") as file:
+                found = read(file.read(), header)
+        except OSError:
+            continue  # it may just have been removed by its owner
+        if found is not None:
+            facts.merge(found)
+    return facts
+
+
+class Journal:
+    """This process's own journal; every method may be called by any thread."""
+
+    def __init__(self, part: str, header: Header, facts: Facts) -> None:
+        """Begin it with what is known already; on return it is on the disk. Raises OSError."""
+        self.path = f"{part}.journal.{host_name()}.{os.getpid()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._handle = os.open(self.path, flags, 0o644)
+        except FileExistsError:  # the number is another process's again, or that of a process in another container
+            self.path += f".{secrets.token_hex(4)}"
+            self._handle = os.open(self.path, flags, 0o644)
+        self._lock = threading.Lock()
+        self._open = True
+        self._have: dict[int, int] = {}
+        prefixes = [f"prefix {index} {digest}" for index, digest in facts.prefix.items() if digest]
+        self._append([header.body(), *prefixes], False)
+        self.claim(facts.have.items())
+        sync_folder(os.path.dirname(self.path) or ".")
+
+    def claim(self, have: Iterable[tuple[int, int]]) -> None:
+        """Say durably that these (chunk, bytes from its start) are on the disk, as they are. Raises OSError."""
+        news = [(index, count) for index, count in have if count > self._have.get(index, 0)]
+        self._have.update(news)
+        self._append([f"have {index} {count}" for index, count in news], True)
+
+    def note(self, index: int, digest: str) -> None:
+        """Say that the file up to the end of chunk ``index`` has this sha256; becomes durable with the next claim."""
+        self._append([f"prefix {index} {digest}"], False)
+
+    def _append(self, lines: list[str], sync: bool) -> None:
+        data = "".join(map(line, lines)).encode()
+        with self._lock:
+            if not self._open:
+                return
+            while data:
+                data = data[os.write(self._handle, data) :]
+            if sync:
+                os.fdatasync(self._handle)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._open:
+                self._open = False
+                os.close(self._handle)
+
+    def remove(self) -> None:
+        self.close()
+        remove(self.path)

@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A place that a file can be fetched from: its address now, its trust, its failures, its speed.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+# Seconds. A failing place is left alone for BACKOFF, twice that, ... at most BACKOFF_MAX.
+BACKOFF = 0.5
+BACKOFF_MAX = 30.0
+# A server may ask for more patience than that (Retry-After), but not for more than this.
+RETRY_AFTER_MAX = 300.0
+# Failures in a row without one new byte before a place is given up: one that never answered, one that did, one that can
+# be spared.
+TRIES_UNPROVEN = 5
+TRIES_PROVEN = 12
+TRIES_SPARE = 3
+
+
+class FetchError(Exception):
+    """A file could not be fetched; the text says what was found, what was expected and what to do, and no secret."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file is.
+
+    ``headers`` are sent to the origin (scheme, host, port) of ``url`` alone. ``resolve`` returns a fresh (url, headers)
+    when the server says 401 or 403, as for a signed URL that expired; it may raise FetchError.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    resolve: Callable[[], tuple[str, Mapping[str, str]]] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+
+def shown(url: str) -> str:
+    """``url`` as it may be printed: no user, no password, no query, no fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """What credentials are bound to: scheme, host, port."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(scheme)
+
+
+def redact(text: str, url: str, headers: Mapping[str, str]) -> str:
+    """``text`` without the secrets of a request that an error page or an exception may repeat."""
+    parts = urlsplit(url)
+    secrets = {parts.query, unquote(parts.query)}
+    for pair in parts.query.split("&"):
+        value = pair.partition("=")[2]
+        secrets |= {value, unquote(value)}
+    for name, value in headers.items():
+        if name.lower() not in ("range", "accept-encoding", "if-range", "user-agent"):
+            secrets |= {value, value.rpartition(" ")[2]}
+    for secret in sorted((one for one in secrets if len(one) >= 6), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = re.sub(r"//[^/@\s]+@", "//", text)
+    return re.sub(r"\?[\w.%~+-]+=[^\s'\")<]*", "", text)
+
+
+def _split_credentials(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """User and password out of the URL into a header, so that they are bound to their origin like any other secret."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, dict(headers)
+    name, dummy, password = user.partition(":")
+    pair = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {pair}", **headers}
+
+
+class Place:
+    """One Source while it is in use by several threads."""
+
+    def __init__(self, source: Source, mirror: bool) -> None:
+        self.source = source
+        self.mirror = mirror
+        self.dropped: str | None = None
+        self.proven = False
+        self.active = 0
+        self.bytes = 0
+        self.busy = 0.0
+        self.not_before = 0.0
+        self._failures = 0
+        self._failed_at = 0.0
+        self._generation = 0
+        self._lock = threading.Lock()
+        self._base = _split_credentials(source.url, source.headers)
+        self._now = self._base
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second of one connection to this place."""
+        return self.bytes / self.busy if self.busy > 0 else 0.0
+
+    def address(self) -> tuple[str, dict[str, str], int]:
+        """Where to ask now, what to send there, and the generation of that knowledge."""
+        with self._lock:
+            return (*self._now, self._generation)
+
+    def settle(self, generation: int, url: str, headers: dict[str, str]) -> None:
+        """Remember where the redirects of one request ended; the next ones need not ask the first server again."""
+        with self._lock:
+            if generation == self._generation:
+                self._now = (url, headers)
+
+    def forget(self, generation: int) -> bool:
+        """Go back to the first address; False if that is where we are."""
+        with self._lock:
+            if generation != self._generation:
+                return True
+            if self._now[0] == self._base[0]:
+                return False
+            self._now = self._base
+            self._generation += 1
+            return True
+
+    def renew(self, generation: int) -> bool:
+        """After a 401 or 403 for what ``generation`` knew, have a fresh address; False if there is none.
+
+        Raises what the source's ``resolve`` raises.
+        """
+        with self._lock:
+            if generation != self._generation:
+                return True
+            if self.source.resolve is not None:
+                self._base = _split_credentials(*self.source.resolve())
+            elif self._now[0] == self._base[0]:
+                return False
+            self._now = self._base
+            self._generation += 1
+            return True
+
+    def moved(self, count: int, seconds: float) -> None:
+        """``count`` new bytes came in ``seconds`` of one connection: the place works, past failures are forgiven."""
+        with self._lock:
+            self.bytes += count
+            self.busy += seconds
+            self.proven = True
+            self._failures = 0
+
+    def failed(self, words: str, began: float, after: float | None, spare: bool) -> None:
+        """A request that began at ``began`` (monotonic) failed; ``after`` is the server's own wish in seconds.
+
+        Requests that were under way together fail together: that is one failure. Drops the place when its tries are
+        used up.
+        """
+        with self._lock:
+            if began <= self._failed_at:
+                return
+            self._failed_at = time.monotonic()
+            self._failures += 1
+            limit = TRIES_SPARE if spare else TRIES_PROVEN if self.proven else TRIES_UNPROVEN
+            if self._failures >= limit:
+                self.dropped = self.dropped or f"{words} ({self._failures} tries)"
+            pause = min(BACKOFF * 2 ** (self._failures - 1), BACKOFF_MAX)
+            if after is not None:
+                pause = min(after, RETRY_AFTER_MAX)
+            self.not_before = self._failed_at + pause
+
+    def drop(self, words: str) -> None:
+        """Use this place no more."""
+        with self._lock:
+            self.dropped = self.dropped or words
