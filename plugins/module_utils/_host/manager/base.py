@@ -124,6 +124,11 @@ class Manager:
         """
         raise NotImplementedError
 
+    def log_lines(self, unit: Unit, count: int) -> list[str]:
+        """The last lines of the server's log, oldest first; empty where there is none or it may not be read."""
+        data = read_bytes(unit.log) if unit.log else None
+        return (data or b"").decode("utf-8", "replace").splitlines()[-count:]
+
     def write(self, unit: Unit) -> list[str]:
         """Write the files that differ; returns their paths. Raises ManagerError."""
         outdated = list(self.outdated(unit))

@@ -77,7 +77,8 @@ stdout_logfile_backups=1
 LONGEST_HOME = 107 - len("/run/supervisor.sock") - len(".4194304")
 
 ACTIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
-UNREACHABLE = re.compile(r"no such file|refused connection|SHUTDOWN_STATE", re.IGNORECASE)
+# what supervisorctl says, in its different commands, when nothing answers at the socket
+UNREACHABLE = re.compile(r"no such file|refused|SHUTDOWN_STATE", re.IGNORECASE)
 
 
 class Supervisor(Manager):
@@ -151,9 +152,7 @@ class Supervisor(Manager):
         if new == lines or sorted(new) == sorted(lines):
             return
         if shutil.which("crontab") is None:
-            raise ManagerError(
-                "no `crontab` here to start supervisord at boot: have cron installed, or set enabled to false"
-            )
+            raise ManagerError("no `crontab` is here to start supervisord at boot: have cron installed, or do without")
         temporary = os.path.join(self.home, "run/crontab.new")
         try:
             os.makedirs(os.path.dirname(temporary), exist_ok=True)
@@ -208,9 +207,7 @@ class Supervisor(Manager):
             raise ManagerError(f"supervisord did not take {unit.name} in: {out.strip()}")
         code, out = self.ask("start", unit.name)
         if code and "already started" not in out:
-            raise ManagerError(
-                f"supervisord did not start {unit.name} (see {unit.directory}/runner.log): {out.strip()}"
-            )
+            raise ManagerError(f"supervisord did not start {unit.name}: {out.strip()} ({unit.directory}/runner.log)")
 
     def stop(self, unit: Unit) -> None:
         dummy, out = self.ask("stop", unit.name)
@@ -239,6 +236,9 @@ class Supervisor(Manager):
         if not os.path.isdir(folder) or not any(name.endswith(".conf") for name in os.listdir(folder)):
             self.write_crontab(False)
             self.ask("shutdown")
+            deadline = time.monotonic() + STOP_MARGIN
+            while os.path.exists(os.path.join(self.home, "run/supervisor.sock")) and time.monotonic() < deadline:
+                time.sleep(0.1)  # or a deployment that follows would meet a supervisord that is leaving
             remove_file(self.conf)
 
     def commands(self, unit: Unit) -> dict[str, list[str]]:

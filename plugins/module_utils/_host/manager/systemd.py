@@ -161,6 +161,12 @@ class Systemd(Manager):
         if remove_file(self.path(unit)):
             self.must(self.systemctl("daemon-reload"))
 
+    def log_lines(self, unit: Unit, count: int) -> list[str]:
+        if unit.log:
+            return super().log_lines(unit, count)
+        journal = ["journalctl", "--no-pager", "-o", "cat", "-n", str(count), "-u", self.unit_name(unit)]
+        return self.run(journal)[1].splitlines()
+
     def commands(self, unit: Unit) -> dict[str, list[str]]:
         name = self.unit_name(unit)
         journal = ["journalctl", "-n", "100", "-f", "-u", name]

@@ -1,0 +1,474 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Managers: what they write, what they understand, which one is chosen. The lab tries their commands."""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import os
+import re
+import shlex
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import supervisor, systemd
+
+NASTY = (
+    "$HOME",
+    "${X}",
+    "%i",
+    "%%",
+    "`id`",
+    "$(id)",
+    "'",
+    '"',
+    "\\",
+    "a b",
+    "",
+    "*",
+    '{"a": "b"}',
+    "line\nbreak",
+    "\t",
+    "ü",
+)
+
+
+class Commands:
+    """Stands in for module.run_command: answers by the first word that matches, and remembers what was asked."""
+
+    def __init__(self, **answers: tuple[int, str, str]) -> None:
+        self.answers = answers
+        self.seen: list[list[str]] = []
+
+    def __call__(self, argv: list[str]) -> tuple[int, str, str]:
+        self.seen.append(argv)
+        return next((self.answers[word] for word in argv if word in self.answers), (0, "", ""))
+
+    def verbs(self) -> list[str]:
+        """What was done, without the words that every command of a manager begins with."""
+        known = {"show", "daemon-reload", "enable", "disable", "start", "stop", "reset-failed", "status", "update"}
+        return [word for argv in self.seen for word in argv if word in known | {"shutdown", "crontab", "enable-linger"}]
+
+
+def unit(**changes: Any) -> manager.Unit:
+    value = manager.Unit(
+        name="4403-glm-4.7",
+        description="llama-server 4403",
+        command=("/usr/bin/python3", "-I", "/h/4403-glm-4.7/runner.py", "/h/4403-glm-4.7"),
+        directory="/h/4403-glm-4.7",
+        user="operator",
+        enabled=True,
+        start_timeout=300,
+        stop_timeout=90,
+        mounts=("/data/models", "/h/4403-glm-4.7"),
+    )
+    return dataclasses.replace(value, **changes)
+
+
+def directives(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith(("#", ";")):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def as_systemd_reads(line: str) -> list[str]:
+    """The words of a command line by the rules of systemd.service(5), "Command lines"; unknown escapes fail."""
+    meaning = {"\\\\": "\\", '\\"': '"', "\\n": "\n", "\\r": "\r", "\\t": "\t", "%%": "%", "$$": "$"}
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"(?: |$)', line)
+    assert " ".join(f'"{word}"' for word in words) == line
+    return [re.sub(r"\\.|%.|\$.", lambda match: meaning[match.group()], word) for word in words]
+
+
+# --- systemd
+
+
+def test_systemd_command_survives_quoting() -> None:
+    text = systemd.Systemd(Commands()).render(unit(command=NASTY))
+    assert as_systemd_reads(directives(text)["ExecStart"][0]) == list(NASTY)
+
+
+def test_systemd_unit() -> None:
+    text = systemd.Systemd(Commands()).render(unit(description="100% $HOME", mounts=("/data/my models", "/a%b$c")))
+    found = directives(text)
+    assert found["Description"] == ["100%% $HOME"]
+    assert found["RequiresMountsFor"] == ['"/data/my models"', '"/a%%b$c"']
+    assert found["User"] == ["operator"]
+    assert found["KillMode"] == ["mixed"]
+    assert int(found["TimeoutStopSec"][0]) > 90
+    assert found["TimeoutStartSec"] == ["300"]
+    assert found["WantedBy"] == ["multi-user.target"]
+    assert found["RestartPreventExitStatus"] == ["78"]
+    # These break Apptainer or CUDA; whoever adds one has to try it with both.
+    assert not {"PrivateDevices", "DevicePolicy", "SystemCallFilter", "ProtectHome", "MemoryDenyWriteExecute"} & set(
+        found
+    )
+    assert found["RestrictNamespaces"] != ["yes"]
+
+
+@pytest.mark.parametrize("user", [None, "", "root", "0"])
+def test_systemd_never_runs_a_server_as_root(user: str | None) -> None:
+    with pytest.raises(manager.ManagerError, match="unprivileged user"):
+        systemd.Systemd(Commands()).render(unit(user=user))
+
+
+def test_systemd_user_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/o")
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    mine = systemd.SystemdUser(Commands())
+    assert list(mine.plan_files(unit())) == ["/home/o/.config/systemd/user/llamacpp-4403-glm-4.7.service"]
+    found = directives(mine.render(unit(user=None)))
+    assert found["WantedBy"] == ["default.target"]
+    assert not {"User", "After", "RequiresMountsFor", "CapabilityBoundingSet"} & set(found)
+    assert mine.commands(unit())["stop"] == [
+        "env",
+        "XDG_RUNTIME_DIR=/run/user/1234",
+        "systemctl",
+        "--user",
+        "stop",
+        "llamacpp-4403-glm-4.7.service",
+    ]
+
+
+def test_logs_are_where_the_runner_puts_them() -> None:
+    root = systemd.Systemd(Commands())
+    assert root.commands(unit())["logs"][0] == "journalctl"
+    assert root.commands(unit(log="/h/x.log"))["logs"] == ["tail", "-n", "100", "-F", "/h/x.log"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "state"),
+    [
+        (
+            "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nMainPID=42\nUnitFileState=enabled\n",
+            manager.UnitState(True, True, True, 42, False, "active (running)"),
+        ),
+        (
+            "MainPID=0\nResult=exit-code\nLoadState=loaded\nActiveState=activating\nSubState=auto-restart\nUnitFileState=disabled",
+            manager.UnitState(True, False, True, None, False, "activating (auto-restart), exit-code"),
+        ),
+        (
+            "MainPID=0\nResult=watchdog\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled",
+            manager.UnitState(True, True, False, None, True, "failed (failed), watchdog"),
+        ),
+        (
+            "MainPID=0\nResult=success\nLoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=",
+            manager.UnitState(False, False, False, None, False, "inactive (dead)"),
+        ),
+        ("", manager.UnitState(detail=" ()")),
+    ],
+)
+def test_systemctl_show_is_understood(shown: str, state: manager.UnitState) -> None:
+    assert systemd.parse_show(shown) == state
+
+
+def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
+    run = Commands(show=(0, "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=7", ""))
+    root = systemd.Systemd(run)
+    root.folder = str(tmp_path)
+    path = root.path(unit())
+    assert root.differs(unit()) == [f"{path} is missing", "it does not start with the host"]
+    assert run.seen == []
+    root.install(unit())
+    assert run.verbs() == ["daemon-reload", "enable"]
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+    (tmp_path / "multi-user.target.wants").mkdir()
+    os.symlink(path, tmp_path / "multi-user.target.wants" / os.path.basename(path))
+    run.seen.clear()
+    assert root.differs(unit()) == []
+    root.install(unit())
+    assert run.seen == []
+    assert root.differs(unit(enabled=False, start_timeout=1)) == [f"{path} differs", "it starts with the host"]
+    root.start(unit())
+    assert run.verbs() == ["reset-failed", "start"]
+    assert "--no-block" in run.seen[-1]
+    run.seen.clear()
+    root.remove(unit())
+    assert run.verbs() == ["show", "stop", "reset-failed", "disable", "daemon-reload"]
+    assert not os.path.exists(path)
+
+
+def test_systemd_does_not_stop_what_is_not_there(tmp_path: Path) -> None:
+    run = Commands(show=(0, "LoadState=not-found\nActiveState=inactive", ""))
+    root = systemd.Systemd(run)
+    root.folder = str(tmp_path)
+    root.remove(unit())
+    assert run.verbs() == ["show"]
+
+
+def test_a_failing_command_is_told() -> None:
+    run = Commands(start=(1, "", "Failed to start\nUnit is masked.\n"))
+    with pytest.raises(manager.ManagerError, match=r"exit status 1: Failed to start / Unit is masked\."):
+        systemd.Systemd(run).start(unit())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "../x"}, {"name": ""}, {"description": "a\nExecStart=b"}, {"mounts": ("/a\n",)}, {"command": ("\0",)}],
+)
+def test_what_no_unit_can_hold(changes: dict[str, Any]) -> None:
+    with pytest.raises(manager.ManagerError):
+        unit(**changes)
+
+
+# --- supervisor
+
+
+def program(text: bytes, name: str) -> dict[str, str]:
+    """A section as supervisord reads it: its parser's settings, then %-expansion."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+    parser.read_string(text.decode())
+    return {key: value % {"here": "/h"} for key, value in parser.items(name)}
+
+
+def test_supervisor_command_survives_quoting() -> None:
+    words = tuple(word for word in NASTY if "\n" not in word)
+    mine = supervisor.Supervisor(Commands(), "/h")
+    files = mine.plan_files(unit(command=words, directory="/h/100% of it"))
+    assert list(files) == ["/h/supervisord.conf", "/h/supervisor.d/4403-glm-4.7.conf"]
+    found = program(files["/h/supervisor.d/4403-glm-4.7.conf"], "program:4403-glm-4.7")
+    assert shlex.split(found["command"]) == list(words)
+    assert found["directory"] == "/h/100% of it"
+    assert found["autostart"] == "true"
+    assert int(found["stopwaitsecs"]) > 90
+    assert found["exitcodes"] == "78"
+    assert found["stopasgroup"] == found["killasgroup"] == "false"
+    main = program(files["/h/supervisord.conf"], "supervisorctl")
+    assert main["serverurl"] == "unix:///h/run/supervisor.sock"
+
+
+@pytest.mark.parametrize("word", ["a ;b", "a #b", "a\nb"])
+def test_supervisor_refuses_what_it_would_take_for_a_comment(word: str) -> None:
+    with pytest.raises(manager.ManagerError, match="supervisord cannot take"):
+        supervisor.Supervisor(Commands(), "/h").plan_files(unit(command=(word,)))
+
+
+def test_supervisor_home_fits_a_socket() -> None:
+    longest = "/" + "h" * (supervisor.LONGEST_HOME - 1)
+    supervisor.Supervisor(Commands(), longest)
+    assert len(longest + "/run/supervisor.sock.4194304") == 107
+    with pytest.raises(manager.ManagerError, match="choose a shorter home"):
+        supervisor.Supervisor(Commands(), longest + "h")
+
+
+@pytest.mark.parametrize(
+    ("printed", "state"),
+    [
+        (
+            "one                       RUNNING   pid 42, uptime 0:00:05\n",
+            manager.UnitState(True, False, True, 42, False, "RUNNING pid 42, uptime 0:00:05"),
+        ),
+        ("one   STOPPED   Not started\n", manager.UnitState(True, detail="STOPPED Not started")),
+        ("one   STARTING  \n", manager.UnitState(True, active=True, detail="STARTING")),
+        (
+            "one   FATAL   Exited too quickly (process log may have details)\n",
+            manager.UnitState(True, failed=True, detail="FATAL Exited too quickly (process log may have details)"),
+        ),
+        ("one   EXITED   Nov 24 10:00 PM\n", manager.UnitState(True, detail="EXITED Nov 24 10:00 PM")),
+        (
+            "oneself   RUNNING   pid 42, uptime 0:00:05\n",
+            manager.UnitState(detail="oneself RUNNING pid 42, uptime 0:00:05"),
+        ),
+        ("one: ERROR (no such process)\n", manager.UnitState(detail="one: ERROR (no such process)")),
+        ("unix:///h/s no such file\n", manager.UnitState(detail="unix:///h/s no such file")),
+    ],
+)
+def test_supervisorctl_status_is_understood(printed: str, state: manager.UnitState) -> None:
+    assert supervisor.parse_status("one", printed) == state
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with the two programs of supervisor, and a host that has crontab."""
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    for name in ("supervisord", "supervisorctl"):
+        (tmp_path / "venv/bin" / name).write_text("")
+        (tmp_path / "venv/bin" / name).chmod(0o755)
+    monkeypatch.setattr(supervisor.shutil, "which", lambda name: "/usr/bin/" + name)
+    return tmp_path
+
+
+class Crontab(Commands):
+    """A host's crontab command besides."""
+
+    lines: str | None = None
+
+    def __call__(self, argv: list[str]) -> tuple[int, str, str]:
+        if argv == ["crontab", "-l"]:
+            return (1, "", "no crontab for operator") if self.lines is None else (0, self.lines, "")
+        if argv[0] == "crontab":
+            self.lines = Path(argv[1]).read_text()
+        return super().__call__(argv)
+
+
+def test_supervisor_keeps_the_operators_crontab(home: Path) -> None:
+    run = Crontab()
+    mine = supervisor.Supervisor(run, str(home))
+    line = f"@reboot {home}/venv/bin/supervisord -c {home}/supervisord.conf # gpufleet.llamacpp in {home}"
+    mine.write_crontab(True)
+    assert run.lines == line + "\n"
+    others = f"# mine\n0 * * * * backup\n{line}2\n"
+    run.lines = others + line + "\n@daily x\n"
+    run.seen.clear()
+    mine.write_crontab(True)
+    assert run.seen == []
+    run.lines = others + f"@reboot old # gpufleet.llamacpp in {home}\n@daily x\n"
+    mine.write_crontab(True)
+    assert run.lines == others + "@daily x\n" + line + "\n"
+    mine.write_crontab(False)
+    assert run.lines == others + "@daily x\n"
+    assert os.listdir(home / "run") == []
+
+
+def test_supervisor_boot_line_is_quoted_for_cron_and_its_shell() -> None:
+    line = supervisor.Supervisor(Commands(), "/h $(id) 100%/x").boot_line()
+    assert line.startswith("@reboot ")
+    read_by_cron = line[len("@reboot ") :].replace(r"\%", "%")
+    assert "%" not in line.replace(r"\%", "")
+    assert shlex.split(read_by_cron, comments=True) == [
+        "/h $(id) 100%/x/venv/bin/supervisord",
+        "-c",
+        "/h $(id) 100%/x/supervisord.conf",
+    ]
+
+
+def test_supervisor_without_cron(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor.shutil, "which", lambda name: None)
+    mine = supervisor.Supervisor(Commands(), str(home))
+    mine.install(unit(enabled=False))
+    with pytest.raises(manager.ManagerError, match="crontab"):
+        mine.install(unit())
+
+
+def test_supervisor_an_unreadable_crontab_is_not_overwritten(home: Path) -> None:
+    run = Commands(crontab=(1, "", "You (operator) are not allowed to use this program (crontab)"))
+    with pytest.raises(manager.ManagerError, match="not allowed"):
+        supervisor.Supervisor(run, str(home)).write_crontab(True)
+
+
+def test_supervisor_life(home: Path) -> None:
+    run = Crontab(status=(0, "4403-glm-4.7  RUNNING  pid 42, uptime 0:00:05\n", ""))
+    mine = supervisor.Supervisor(run, str(home))
+    assert mine.observe(unit()) == manager.UnitState(detail="not installed")
+    assert len(mine.differs(unit())) == 3
+    mine.install(unit())
+    assert mine.differs(unit()) == []
+    assert mine.differs(unit(enabled=False))
+    assert mine.observe(unit()) == manager.UnitState(True, True, True, 42, False, "RUNNING pid 42, uptime 0:00:05")
+    run.answers["update"] = (1, "error: <class 'ConnectionRefusedError'>, [Errno 111] Connection refused: file", "")
+    run.answers["start"] = (7, "4403-glm-4.7: ERROR (already started)", "")
+    run.seen.clear()
+    mine.start(unit())
+    assert [argv[3:] or argv for argv in run.seen] == [
+        ["update", "4403-glm-4.7"],
+        [f"{home}/venv/bin/supervisord", "-c", f"{home}/supervisord.conf"],
+        ["start", "4403-glm-4.7"],
+    ]
+    with pytest.raises(manager.ManagerError, match="did not stop"):
+        mine.stop(unit())
+    run.answers["status"] = (3, "4403-glm-4.7  STOPPED  Nov 24 10:00 PM", "")
+    (home / "supervisor.d/other.conf").write_text("")
+    mine.remove(unit())
+    assert "gpufleet" in (run.lines or "")
+    assert (home / "supervisord.conf").exists()
+    mine.install(unit())
+    (home / "supervisor.d/other.conf").unlink()
+    mine.remove(unit())
+    assert run.lines == ""
+    assert not (home / "supervisord.conf").exists()
+
+
+def test_supervisor_a_runner_that_outlived_supervisord_is_seen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Crontab(status=(4, "unix:///h/s refused connection", ""))
+    mine = supervisor.Supervisor(run, str(home))
+    one = unit(directory=str(home))
+    mine.install(one)
+    (home / "running.json").write_text('{"runner_pid": 42, "runner_start": 7}')
+    monkeypatch.setattr(supervisor, "alive", lambda pid, start: (pid, start) == (42, 7))
+    assert mine.observe(one).active
+    assert mine.observe(one).pid == 42
+    monkeypatch.setattr(supervisor, "alive", lambda pid, start: False)
+    assert not mine.observe(one).active
+
+
+# --- which one
+
+
+@pytest.mark.parametrize(
+    ("requested", "root", "booted", "lingers", "allowed", "may_change", "chosen"),
+    [
+        ("auto", True, True, False, False, False, "systemd"),
+        ("auto", True, False, False, False, False, "supervisor"),
+        ("auto", False, True, True, False, False, "systemd_user"),
+        ("auto", False, True, False, True, False, "supervisor"),
+        ("auto", False, True, False, True, True, "systemd_user"),
+        ("auto", False, True, False, False, True, "supervisor"),
+        ("auto", False, False, False, False, False, "supervisor"),
+        ("systemd", True, True, False, False, False, "systemd"),
+        ("systemd", False, True, True, True, True, "needs root"),
+        ("systemd", True, False, False, False, False, "not the init"),
+        ("systemd_user", False, True, True, False, False, "systemd_user"),
+        ("systemd_user", False, True, False, True, True, "systemd_user"),
+        (
+            "systemd_user",
+            False,
+            True,
+            False,
+            False,
+            True,
+            "may not change that: Could not enable linger: Access denied",
+        ),
+        ("systemd_user", False, True, False, True, False, "does not linger"),
+        ("systemd_user", True, True, True, True, True, "as root"),
+        ("supervisor", False, True, True, True, True, "supervisor"),
+        ("supervisor", True, False, False, False, False, "supervisor"),
+        ("runit", False, True, True, True, True, "no manager 'runit'"),
+    ],
+)
+def test_select(
+    requested: str,
+    root: bool,
+    booted: bool,
+    lingers: bool,
+    allowed: bool,
+    may_change: bool,
+    chosen: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "linger").mkdir()
+    (tmp_path / "run/systemd").mkdir(parents=True)
+    (tmp_path / "run/systemd/private").touch()
+    if lingers:
+        (tmp_path / "linger/operator").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
+    monkeypatch.setattr(manager, "user_name", lambda uid: "operator")
+    monkeypatch.setattr(manager, "BOOTED", str(tmp_path) if booted else str(tmp_path / "no"))
+    monkeypatch.setattr(manager, "LINGERING", str(tmp_path / "linger"))
+    monkeypatch.setattr(manager, "runtime_folder", lambda: str(tmp_path / "run"))
+    run = Commands(**{"enable-linger": (0, "", "") if allowed else (1, "", "Could not enable linger: Access denied")})
+    try:
+        found = manager.select(requested, home="/h", run=run, may_change=may_change)
+    except manager.ManagerError as error:
+        assert chosen in str(error)
+    else:
+        assert found.name == chosen
+        assert bool(found.notes) == (requested == "auto" and chosen == "supervisor")
+    assert bool(run.seen) <= may_change
+
+
+def test_select_wants_a_running_user_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "operator").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(manager, "user_name", lambda uid: "operator")
+    monkeypatch.setattr(manager, "BOOTED", str(tmp_path))
+    monkeypatch.setattr(manager, "LINGERING", str(tmp_path))
+    monkeypatch.setattr(manager, "runtime_folder", lambda: str(tmp_path / "gone"))
+    with pytest.raises(manager.ManagerError, match="is not running"):
+        manager.select("systemd_user", home="/h", run=Commands())
