@@ -59,14 +59,16 @@ def split_paths(path: str) -> list[str]:
 
     Works on paths and on addresses. Raises GgufError for a part that its own name makes impossible, such as 4 of 3.
     """
-    folder, slash, name = path.rpartition("/")
+    base, mark, query = path.partition("?") if "://" in path else (path, "", "")
+    folder, slash, name = base.rpartition("/")
     match = SPLIT_NAME.match(name)
     if not match:
         return [path]
     number, count = int(match["number"]), int(match["count"])
     if not 1 <= number <= count:
         raise GgufError(f"{path} names part {number} of {count}; parts are counted from 1 to {count}.")
-    return [f"{folder}{slash}{match['prefix']}-{part:05d}-of-{count:05d}.gguf" for part in range(1, count + 1)]
+    start = f"{folder}{slash}{match['prefix']}"
+    return [f"{start}-{part:05d}-of-{count:05d}.gguf{mark}{query}" for part in range(1, count + 1)]
 
 
 def check_whole(path: str, gguf: Gguf) -> list[str]:

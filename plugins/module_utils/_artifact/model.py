@@ -74,6 +74,7 @@ class Observed:
     sources: tuple[SeenFile | None, ...]  # on this host; None where there is none, or nothing was asked of it
     set_problems: tuple[str, ...]
     room: Room
+    leftovers: tuple[str, ...] = ()  # of interrupted runs; looked for where the model is to be removed
 
 
 @dataclass(frozen=True)
@@ -192,12 +193,12 @@ def plan(wanted: Wanted, observed: Observed) -> Plan:
 
 def _plan_removal(observed: Observed, wrong: list[str]) -> Plan:
     remove = tuple(index for index, seen in enumerate(observed.files) if seen.kind != "absent")
-    if remove and observed.room.problem:
+    if (remove or observed.leftovers) and observed.room.problem:
         wrong = [*wrong, observed.room.problem]
     if wrong:
         return Plan(refusals=tuple(wrong))
-    actions = tuple(Action(f"Remove {observed.files[index].path}", "the wanted state is absent") for index in remove)
-    return Plan(actions=actions, remove=remove)
+    paths = [observed.files[index].path for index in remove] + list(observed.leftovers)
+    return Plan(actions=tuple(Action(f"Remove {path}", "the wanted state is absent") for path in paths), remove=remove)
 
 
 def _is_news_to_record(seen: SeenFile, source: SeenFile | None) -> bool:

@@ -57,7 +57,7 @@ Fetch = Callable[[WantedFile, str], Any]
 def apply(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> Applied:
     """Carry out the plan. Raises ModelError in words."""
     try:
-        if steps.remove:
+        if wanted.state == "absent":
             return _remove(observed, steps)
         staged = _stage(wanted, observed, steps, fetch)
         files = _install(wanted, observed, staged)
@@ -72,11 +72,13 @@ def apply(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> Appl
 def _remove(observed: Observed, steps: Plan) -> Applied:
     # The first part goes first: without it the others are no model, whatever interrupts this.
     for index in steps.remove:
-        path = observed.files[index].path
-        os.unlink(path)
-        place.discard(place.incoming_path(path, RECORDS))
-        identity.forget(path, RECORDS)
-    place.sync_folder(observed.room.folder)
+        os.unlink(observed.files[index].path)
+    for path in observed.leftovers:
+        _throw_away(path)
+    for seen in observed.files:
+        identity.forget(seen.path, RECORDS)
+    if steps.actions:
+        place.sync_folder(observed.room.folder)
     return Applied(tuple(SeenFile(seen.path) for seen in observed.files))
 
 
@@ -112,7 +114,7 @@ def _bring(file: WantedFile, fetch: Fetch, several: bool) -> Staged:
     if file.url:
         path = place.incoming_path(file.path, RECORDS)
         kept = identity.recorded(path, RECORDS)
-        if kept and kept.source == {"url": file.origin} and file.sha256 in (None, kept.sha256):
+        if kept and kept.sha256 == file.sha256:
             return Staged(path, kept.sha256, header.read(path))
         transfer = fetch(file, path)
         sha256 = transfer.sha256
@@ -143,7 +145,7 @@ def _bring(file: WantedFile, fetch: Fetch, several: bool) -> Staged:
     identity.settle(path)
     if several and file.url:
         # A later part may fail; the next run does not fetch this one again.
-        identity.record(path, RECORDS, sha256, {"url": file.origin})
+        identity.record(path, RECORDS, sha256, _fetched_from(file, transfer))
     return Staged(path, sha256, found, transfer)
 
 
@@ -193,7 +195,9 @@ def _record(
             details = {"reader": READER, "summary": header.summary(parts)}
         since: int | None = time.time_ns()
         if index in staged:
-            source = origin_of(wanted.files[index], observed.sources[index])
+            transfer = staged[index].transfer
+            file = wanted.files[index]
+            source = _fetched_from(file, transfer) if transfer else origin_of(file, observed.sources[index])
         else:
             source = _kept_source(wanted.files[index], observed, index)
             since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
@@ -208,6 +212,11 @@ def _record(
         now[index] = replace(seen, record=record, trusted=True)
     transfers = tuple(one.transfer for one in staged.values() if one.transfer)
     return Applied(tuple(now), transfers, tuple(warnings))
+
+
+def _fetched_from(file: WantedFile, transfer: Any) -> dict[str, Any]:
+    """What a record says about a fetched file; the validator tells its version at the server, where no sha256 does."""
+    return {"url": file.origin, "validator": transfer.validator}
 
 
 def _kept_source(file: WantedFile, observed: Observed, index: int) -> dict[str, Any]:
@@ -225,7 +234,8 @@ def fetch_from_url(file: WantedFile, path: str) -> Any:
     try:
         return fetch([Source(str(file.url))], path, size=None, sha256=file.sha256)
     except FetchError as error:
-        raise ModelError(str(error)) from error
+        # Told by the place that the operator gave: where it lies until then is our affair.
+        raise ModelError(str(error).replace(path, file.path)) from error
 
 
 def transfer_of(applied: Applied) -> dict[str, Any]:

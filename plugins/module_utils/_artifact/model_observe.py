@@ -32,7 +32,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
     WantedFile,
     unfit,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import room
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import leftovers, room
 
 # Stands in a record beside the summary: one that another reader made is not used. Raise it when summary() changes.
 READER = 1
@@ -48,14 +48,16 @@ def observe(wanted: Wanted, foresee: bool = False) -> Observed:
         files = tuple(_stat(file.path) for file in wanted.files)
         sources: tuple[SeenFile | None, ...] = (None,) * len(files)
         set_problems: tuple[str, ...] = ()
+        left = tuple(one for file in wanted.files for one in leftovers(file.path, RECORDS))
     else:
+        left = ()
         files = tuple(look(file.path, wanted.verify) for file in wanted.files)
         files, set_problems = _together(files)
         sources = tuple(
             _look_at_source(file, seen, bool(unfit(file, seen) or set_problems), foresee)
             for file, seen in zip(wanted.files, files)
         )
-    return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)))
+    return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)), left)
 
 
 def look(path: str, verify: str = "changed") -> SeenFile:

@@ -126,6 +126,19 @@ def discard(staged: str) -> None:
     tidy(os.path.dirname(staged))
 
 
+def leftovers(path: str, folder: str) -> list[str]:
+    """What interrupted runs left of this file: parts of it, their journals, copies. Raises nothing."""
+    place = incoming_path(path, folder)
+    incoming, name = os.path.split(place)
+    try:
+        names = os.listdir(incoming)
+    except OSError:
+        return []
+    # fetch.py's parts begin so too, with a long name cut (part.py); so a name is compared as far as both have it.
+    start = f".{name}"[:100]
+    return sorted(os.path.join(incoming, one) for one in names if one == name or one.startswith(start))
+
+
 def tidy(incoming: str) -> None:
     """Remove the incoming folder, and the record folder around it, when nothing is in them."""
     with suppress(OSError):

@@ -349,7 +349,9 @@ def test_any_part_stands_for_all():
     parts = [f"/m/big-Q4-{part:05d}-of-00003.gguf" for part in (1, 2, 3)]
     assert gguf.split_paths(parts[1]) == parts
     assert gguf.split_paths("/m/small.gguf") == ["/m/small.gguf"]
-    assert gguf.split_paths("https://h/big-00002-of-00002.gguf")[0] == "https://h/big-00001-of-00002.gguf"
+    address = "https://h/big-00002-of-00002.gguf?download=true"
+    assert gguf.split_paths(address)[0] == "https://h/big-00001-of-00002.gguf?download=true"
+    assert gguf.split_paths("/m/what?-00001-of-00001.gguf") == ["/m/what?-00001-of-00001.gguf"]
 
 
 @pytest.mark.parametrize("name", ["x-00004-of-00003.gguf", "x-00000-of-00003.gguf", "x-00001-of-00000.gguf"])
