@@ -32,19 +32,21 @@ def has_library(distribution: str) -> bool:
     return importlib.util.find_spec(LIBRARIES[distribution]) is not None
 
 
+def prefer_library(distribution: str, home: str) -> bool:
+    """Like ensure_library, for a library that is good to have: False where neither interpreter has it."""
+    if has_library(distribution):
+        return True
+    python = venv_python(home)
+    if not has_respawned() and os.path.exists(python):
+        respawn_module(python)
+    return False
+
+
 def ensure_library(module: AnsibleModule, distribution: str, home: str) -> None:
     """Return where the library can be imported; otherwise start the module again in the host's venv, or fail in words.
 
     Called before anything is changed: a respawned module begins from its first line.
     """
-    if has_library(distribution):
-        return
-    python = venv_python(home)
-    if not has_respawned() and os.path.exists(python):
-        respawn_module(python)
-    module.fail_json(
-        msg=missing_required_lib(
-            distribution,
-            reason=f"It is looked for in {python} too: the role gpufleet.llamacpp.llamacpp_host puts it there",
-        )
-    )
+    if not prefer_library(distribution, home):
+        where = f"It is looked for in {venv_python(home)} too: the role gpufleet.llamacpp.llamacpp_host puts it there"
+        module.fail_json(msg=missing_required_lib(distribution, reason=where))

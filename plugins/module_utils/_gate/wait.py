@@ -1,0 +1,70 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waiting until a started server is ready, and no longer than it lives.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Seconds a start may take beside the reading of the model: container, backend, warm-up.
+START_SECONDS = 120
+# Bytes per second that a cold disk or a network file system gives at least; the measured platform gives far more.
+READ_RATE = 64 << 20
+# Seconds between two looks.
+EVERY = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """ready, or the reason why not; exit_status where the server ended by itself."""
+
+    ready: bool
+    seconds: float
+    reason: str = ""
+    exit_status: int | None = None
+
+
+def default_timeout(model_bytes: int | None) -> int:
+    """Seconds that a start may take: more for a larger model. 18 GB give 6 min, 193 GB 48 min."""
+    return START_SECONDS + (model_bytes or 0) // READ_RATE
+
+
+def until_ready(
+    state: Callable[[], Mapping[str, Any] | None],
+    health: Callable[[], int | None],
+    launch: str,
+    timeout: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Outcome:
+    """Wait for 200 from /health of this very launch; a server that ended ends the waiting at once.
+
+    ``state`` gives the runner's own account (running.json) or None; ``health`` the HTTP status or None. 503 is
+    "loading the model", which llama-server says from its first second, and not success.
+    """
+    begin = clock()
+    runner: int | None = None
+    while True:
+        now = state() or {}
+        seconds = clock() - begin
+        if now.get("launch") == launch:
+            runner = runner or now.get("runner_pid")
+            ended = now.get("exit")
+            if ended or now.get("runner_pid") != runner:
+                # Where the manager was quicker than we and has started it again, the first end is gone from the file.
+                status = ended["status"] if ended else None
+                said = f"exit status {status}" if ended else "and its manager has started it again"
+                return Outcome(False, seconds, f"llama-server ended {seconds:.1f} s after its start, {said}", status)
+            if now.get("ready") and health() == 200:
+                return Outcome(True, seconds)
+        if seconds > timeout:
+            last = health()
+            doing = {503: "it is still loading the model (503)", None: "nothing answers"}.get(last, f"HTTP {last}")
+            return Outcome(False, seconds, f"/health did not answer 200 within {timeout:.0f} s: {doing}")
+        sleep(EVERY)

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who listens on a TCP port of the host.
+
+Private to gpufleet.llamacpp; may change at any time. Format: /proc/net/tcp, proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
+
+LISTEN = "0A"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listening socket; the pid is known for our own processes, for all of them only to root."""
+
+    port: int
+    user: str
+    pid: int | None
+    command: str
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return f"a process of user {self.user} (its pid and command are visible to that user and to root only)"
+        return f"pid {self.pid} of user {self.user}: {self.command}"
+
+
+def _sockets(port: int) -> dict[int, int]:
+    """Inode and uid of each socket that listens on the port."""
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as file:
+                lines = file.readlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                found[int(fields[9])] = int(fields[7])
+    return found
+
+
+def _holders(inodes: set[int]) -> dict[int, int]:
+    """The pid that holds each socket, as far as this user may look."""
+    found = {}
+    for pid in process.pids():
+        try:
+            handles = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for handle in handles:
+            try:
+                target = os.readlink(f"/proc/{pid}/fd/{handle}")
+            except OSError:
+                continue
+            if target.startswith("socket:[") and int(target[8:-1]) in inodes:
+                found[int(target[8:-1])] = pid
+    return found
+
+
+def listeners(port: int) -> list[Listener]:
+    """Every process that listens on the TCP port, on any address. Nothing is connected to."""
+    sockets = _sockets(port)
+    if not sockets:
+        return []
+    holders = _holders(set(sockets))
+    found = []
+    for inode, uid in sockets.items():
+        pid = holders.get(inode)
+        command = " ".join(process.command(pid))[:120] if pid else ""
+        found.append(Listener(port, process.user_name(uid), pid, command))
+    return list(dict.fromkeys(found))

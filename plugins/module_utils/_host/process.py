@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes of the host, read from /proc: a pid is believed only together with its start time.
+
+Private to gpufleet.llamacpp; may change at any time. Fields: proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from collections.abc import Iterator
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (field 22 of /proc/PID/stat), or None: there is none.
+
+    A zombie counts as none: it serves nothing any more.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The command in parentheses may hold anything, so the fields are counted from its closing one.
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def alive(pid: int | None, ticks: int | None) -> bool:
+    """Whether this very process still runs; a reused pid has other ticks."""
+    return pid is not None and ticks is not None and start_ticks(pid) == ticks
+
+
+def uptime(pid: int) -> float | None:
+    """Seconds since the process started, or None where it is gone."""
+    ticks = start_ticks(pid)
+    if ticks is None:
+        return None
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def command(pid: int) -> list[str]:
+    """The argument list that the process was started with; empty where it is gone or a kernel thread."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            data = file.read()
+    except OSError:
+        return []
+    return [os.fsdecode(part) for part in data.split(b"\0")[:-1]]
+
+
+def user_name(uid: int) -> str:
+    """The user's name, or the number where the host knows no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def owner(pid: int) -> str | None:
+    """Name of the user that the process runs as, or None where it is gone."""
+    try:
+        return user_name(os.stat(f"/proc/{pid}").st_uid)
+    except OSError:
+        return None
+
+
+def pids() -> Iterator[int]:
+    """Every process that this user can see."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            yield int(entry)

@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The launch: the exact command, environment and probe address that a spec means on this host. Pure.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+
+# Seconds. llama-server cuts streams at SIGTERM, so requests in flight get this long to end first.
+DRAIN_TIMEOUT = 60
+# Seconds between SIGTERM and SIGKILL.
+STOP_TIMEOUT = 30
+# Seconds in which a request being worked on has to move; a GPU that hangs moves nothing.
+STALL_TIMEOUT = 300
+
+MODELS_INSIDE = "/models"
+
+# The container's command gets this environment and nothing of the caller's; XDG_CONFIG_HOME keeps llama-server from
+# reading a config.ini (llama.cpp common/arg.cpp reads it before the command line).
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NO_CONFIG = "/nonexistent"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the host has to offer for the spec; None where it is not known yet (check mode before a first deploy)."""
+
+    runtime: str | None
+    server_path: str | None
+    image_sha256: str | None
+    model_sha256: str | None
+    certificates: tuple[str, ...]
+    user_home: str
+
+
+def inside(path: str, binds: Sequence[str]) -> str | None:
+    """The path as the container sees it through the most specific bind, or None where no bind covers it."""
+    best: tuple[str, str] | None = None
+    for bind in binds:
+        outer, dummy, rest = bind.partition(":")
+        inner = rest.split(":")[0] or outer
+        covers = path == outer or path.startswith(outer.rstrip("/") + "/")
+        if covers and (best is None or len(outer) > len(best[0])):
+            best = (outer, inner)
+    if best is None:
+        return None
+    relative = path[len(best[0].rstrip("/")) :].lstrip("/")
+    return os.path.join(best[1], relative) if relative else best[1]
+
+
+def all_binds(spec: Spec) -> list[str]:
+    """The operator's binds; the model's folder at /models and the key file where they do not cover them already."""
+    binds = list(spec.binds)
+    if inside(spec.model, binds) is None:
+        binds.append(f"{os.path.dirname(spec.model)}:{MODELS_INSIDE}:ro")
+    if spec.api_key_file and inside(spec.api_key_file, binds) is None:
+        binds.append(f"{spec.api_key_file}:{spec.api_key_file}:ro")
+    return binds
+
+
+def server_argv(spec: Spec, server: str) -> list[str]:
+    """llama-server's own command line, in the order and spelling of the operator's documentation."""
+    binds = all_binds(spec)
+    argv = [server, "-m", inside(spec.model, binds) or spec.model]
+    if spec.gpu_layers is not None:
+        argv += ["-ngl", spec.gpu_layers]
+    if spec.context_size is not None:
+        argv += ["-c", str(spec.context_size)]
+    argv += ["--port", str(spec.port), "--host", spec.host]
+    if spec.threads is not None:
+        argv += ["-t", str(spec.threads)]
+    if spec.alias is not None:
+        argv += ["--alias", spec.alias]
+    argv += spec.args
+    if spec.api_key_file:
+        argv += ["--api-key-file", inside(spec.api_key_file, binds) or spec.api_key_file]
+    return argv
+
+
+def container_env(spec: Spec) -> dict[str, str]:
+    """The variables that llama-server sees: the GPUs in the order of nvidia-smi, then the operator's own."""
+    env = {"XDG_CONFIG_HOME": NO_CONFIG}
+    if spec.gpus:
+        # Without this CUDA numbers the fastest GPU first, and an index would mean another GPU than in nvidia-smi.
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)
+    return {**env, **dict(spec.env)}
+
+
+def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str]:
+    """The whole command: runtime, isolation, binds, environment, image, and the command inside."""
+    argv = [found.runtime or "apptainer", "exec"]
+    if spec.gpus:
+        argv.append("--nv")
+    argv += runtime.ISOLATION
+    for bind in [*found.certificates, *all_binds(spec)]:
+        argv += ["--bind", bind]
+    for name, value in container_env(spec).items():
+        argv += ["--env", f"{name}={value}"]
+    return [*argv, spec.image, *command]
+
+
+def probe_url(spec: Spec) -> str:
+    """Where this host reaches the instance: the address it listens on, or loopback where it listens on all."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(spec.host, spec.host).strip("[]")
+    return f"http://[{address}]:{spec.port}" if ":" in address else f"http://{address}:{spec.port}"
+
+
+def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> dict[str, Any]:
+    """The launch that the runner reads: JSON types only. Its id changes exactly when a running server would differ."""
+    argv = container_argv(spec, found, server_argv(spec, spec.server_path or found.server_path or "llama-server"))
+    env = {"PATH": PATH, "HOME": found.user_home, "LANG": "C.UTF-8"}
+    identity = [argv, env, found.image_sha256, found.model_sha256]
+    return {
+        "id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12],
+        "argv": argv,
+        "env": env,
+        "url": probe_url(spec),
+        "api_key_file": spec.api_key_file,
+        "state_file": state_file,
+        "log": log,
+        "drain_timeout": DRAIN_TIMEOUT,
+        "stop_timeout": STOP_TIMEOUT,
+        "stall_timeout": STALL_TIMEOUT,
+        "image_sha256": found.image_sha256,
+        "model_sha256": found.model_sha256,
+    }

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is there of an instance on the host, and what should be there, side by side. Reads, and changes nothing.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.wait import default_timeout
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process, runner, runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_bytes, read_json
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import venv_python
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import control, launch, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.plan import Observed, Wanted
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.survey import Survey
+
+LOG = "llama-server.log"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where on the host the instance lives, and what it is kept running by."""
+
+    home: str
+    name: str
+    manager: managers.Manager
+    run: Run
+
+    @property
+    def folder(self) -> str:
+        """The instance's folder."""
+        return os.path.join(self.home, self.name)
+
+    @property
+    def log(self) -> str | None:
+        """The log file, or None where the journal keeps the log."""
+        return None if self.manager.name == "systemd" else os.path.join(self.folder, LOG)
+
+    @property
+    def state_file(self) -> str:
+        """The runner's account of the running server. A system unit's user may not write to the instance's folder."""
+        folder = f"/run/llamacpp-{self.name}" if self.manager.name == "systemd" else self.folder
+        return os.path.join(folder, "running.json")
+
+
+def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> managers.Unit:
+    """What the manager is to keep running: the runner of this instance, for a spec in its recorded form."""
+    python = venv_python(place.home)
+    system = place.manager.name == "systemd"
+    return managers.Unit(
+        name=place.name,
+        description=f"llama-server {place.name} on port {spec['port']}",
+        command=(python if os.path.exists(python) else sys.executable, "-I", f"{place.folder}/runner.py", place.folder),
+        directory=place.folder,
+        user=spec["user"] if system else None,
+        enabled=enabled,
+        start_timeout=launch.STOP_TIMEOUT + launch.DRAIN_TIMEOUT,
+        stop_timeout=launch.DRAIN_TIMEOUT + launch.STOP_TIMEOUT,
+        mounts=(os.path.dirname(spec["model"]), os.path.dirname(spec["image"])),
+        log=place.log,
+    )
+
+
+def wanted(place: Place, spec: Spec, survey: Survey, release: Mapping[str, Any] | None, timeout: int | None) -> Wanted:
+    """Everything that should be in the instance's folder, rendered whole."""
+    system = place.manager.name == "systemd"
+    found = launch.Found(
+        runtime=survey.runtime,
+        server_path=(survey.image or {}).get("server_path"),
+        image_sha256=(survey.image or {}).get("sha256"),
+        model_sha256=(survey.model or {}).get("sha256"),
+        certificates=tuple(runtime.certificate_binds()),
+        user_home=_user_home(spec.user) if system else os.path.expanduser("~"),
+    )
+    start = launch.build(spec, found, state_file=place.state_file, log=place.log)
+    script = control.render(
+        spec,
+        start,
+        place.manager.name,
+        place.manager.commands(unit(place, spec.as_dict())),
+        start_timeout=timeout or default_timeout((survey.model or {}).get("size")),
+        user_bus=place.manager.name == "systemd_user",
+    )
+    files = {
+        os.path.join(place.folder, "runner.py"): inspect.getsource(runner).encode(),
+        os.path.join(place.folder, "run.sh"): script,
+    }
+    value = record.make(spec.as_dict(), place.manager.name, start, survey.image, survey.model, release)
+    return Wanted(value, files, place.folder)
+
+
+def _user_home(user: str) -> str:
+    try:
+        return pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return "/nonexistent"
+
+
+def running(place: Place) -> dict[str, Any]:
+    """The runner's account of the server that runs now; empty where none does, whatever an old file says."""
+    try:
+        state = read_json(place.state_file) or {}
+    except (ValueError, OSError):
+        return {}
+    return state if process.alive(state.get("runner_pid"), state.get("runner_start")) else {}
+
+
+def observe(place: Place, last: Mapping[str, Any] | None, want: Wanted | None) -> Observed:
+    """Read record, files, unit and process of the instance."""
+    spec = want.record["spec"] if want else (last or {}).get("spec")
+    folder_there = os.path.isdir(place.folder)
+    state = managers.UnitState(False, False, False, None, False, "")
+    differences: list[str] = []
+    if spec:
+        this = unit(place, spec)
+        state = place.manager.observe(this)
+        # The unit's file is compared with the wanted one only where a whole spec says what is wanted.
+        differences = place.manager.differs(this) if want and state.installed else []
+    return Observed(
+        record=last,
+        files={path: read_bytes(path) for path in want.files} if want else {},
+        folder_exists=folder_there,
+        unit_installed=state.installed,
+        unit_enabled=state.enabled,
+        unit_active=state.active,
+        unit_differences=tuple(differences),
+        running_launch=running(place).get("launch"),
+    )

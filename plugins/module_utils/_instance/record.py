@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the host remembers of an instance: instance.json with spec, launch and current release, and the releases before.
+
+Private to gpufleet.llamacpp; may change at any time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json, remove, write_json
+
+FORMAT = 1
+FILE = "instance.json"
+RELEASES = "releases"
+# Releases before the current one that stay on the host.
+KEPT = 5
+
+
+def path(folder: str) -> str:
+    """Where the record of the instance in this folder lies."""
+    return os.path.join(folder, FILE)
+
+
+def read(folder: str) -> dict[str, Any] | None:
+    """The instance's record, or None where there is none; raises ValueError in words if it cannot be understood."""
+    value = read_json(path(folder))
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("format"), int):
+        raise ValueError(f"{path(folder)} is not the record of an instance. Move it away to start afresh.")
+    if value["format"] > FORMAT:
+        raise ValueError(
+            f"{path(folder)} has format {value['format']}, this version of gpufleet.llamacpp knows up to {FORMAT}: a newer "
+            "one wrote it. Use that version or a newer one."
+        )
+    return value
+
+
+def make(
+    spec: Mapping[str, Any],
+    manager: str,
+    launch: Mapping[str, Any],
+    image: Mapping[str, Any] | None,
+    model: Mapping[str, Any] | None,
+    release: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """A record: what was asked for, what it means on this host, the files that it uses, and what was last proven."""
+    return {
+        "format": FORMAT,
+        "spec": dict(spec),
+        "manager": manager,
+        "launch": dict(launch),
+        "image": dict(image) if image else None,
+        "model": dict(model) if model else None,
+        "release": dict(release) if release else None,
+    }
+
+
+def same_wish(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records ask for the same; the release and the files' stat values may differ."""
+    return all(one.get(key) == other.get(key) for key in ("format", "spec", "manager", "launch"))
+
+
+def write(folder: str, value: Mapping[str, Any], mode: int) -> None:
+    """Write the record; it can hold the operator's env, so others may not read it. Raises OSError."""
+    write_json(path(folder), value, mode)
+
+
+def keep_release(folder: str, release: Mapping[str, Any], mode: int) -> None:
+    """Put a release that is about to be replaced beside the current one, the oldest beyond KEPT go. Raises OSError."""
+    shelf = os.path.join(folder, RELEASES)
+    os.makedirs(shelf, mode=0o750, exist_ok=True)
+    name = f"{release['proven'].replace(':', '').replace('-', '')}-{release['launch']['id']}.json"
+    write_json(os.path.join(shelf, name), release, mode)
+    for old in sorted(os.listdir(shelf))[:-KEPT]:
+        remove(os.path.join(shelf, old))
+
+
+def others(home: str, name: str) -> dict[str, dict[str, Any]]:
+    """The records of the other instances in this home, by name; broken ones are left out."""
+    found = {}
+    try:
+        entries = sorted(os.listdir(home))
+    except OSError:
+        return {}
+    for entry in entries:
+        if entry == name or entry.startswith("."):
+            continue
+        try:
+            value = read(os.path.join(home, entry))
+        except (ValueError, OSError):
+            continue
+        if value is not None:
+            found[entry] = value
+    return found

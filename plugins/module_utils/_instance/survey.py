@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the host has to offer for a spec: runtime, image, model, server inside the image. Reads, and changes nothing.
+
+Private to gpufleet.llamacpp; may change at any time.
+
+What the last record of the instance knows about a file holds as long as the file's stat is the same, so a re-run reads
+neither image nor model and asks the image nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf, model_observe, sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+
+# What of the model's summary the gate compares the running server with, and what a status shows.
+SUMMARY = ("name", "architecture", "quantization", "parameters", "context_length", "tensor_bytes")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The files that the instance needs. missing: not there (yet); problems: there, but of no use."""
+
+    runtime: str | None
+    image: dict[str, Any] | None
+    model: dict[str, Any] | None
+    missing: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, pulls_image: bool) -> Survey:
+    """Look at runtime, image and model. ``last`` is the instance's record; ``pulls_image``: it is to be fetched."""
+    missing: list[str] = []
+    problems: list[str] = []
+    program = runtime.find()
+    if program is None:
+        problems.append(
+            "This host has neither apptainer nor singularity (looked in PATH, "
+            + ", ".join(runtime.SEARCH)
+            + "). Install one, or have the site's administrator do it."
+        )
+    model = _model(spec, last, missing, problems)
+    image = None if pulls_image else _image(spec, run, program, last, missing, problems)
+    if spec.api_key_file:
+        problems += key_file_problems(spec.api_key_file)
+    for bind in spec.binds:
+        if not os.path.exists(bind.split(":")[0]):
+            problems.append(f"binds: {bind.split(':')[0]} is not there on the host. Make it, or take the bind out.")
+    return Survey(program, image, model, tuple(missing), tuple(problems))
+
+
+def _model(
+    spec: Spec, last: Mapping[str, Any] | None, missing: list[str], problems: list[str]
+) -> dict[str, Any] | None:
+    try:
+        paths = gguf.split_paths(spec.model)
+    except gguf.GgufError as error:
+        problems.append(f"model: {error}")
+        return None
+    if paths[0] != spec.model:
+        problems.append(f"model: {spec.model} is not the first part; llama-server wants {paths[0]}.")
+        return None
+    absent = [path for path in paths if not os.path.exists(path)]
+    if absent:
+        missing.append(f"model: {', '.join(absent)} is not there. Fetch it with gpufleet.llamacpp.gguf_model first.")
+        return None
+    known = (last or {}).get("model")
+    if known and [(file["path"], file["stamp"]) for file in known["files"]] == [(p, sif.stamp(p)) for p in paths]:
+        return dict(known)
+    files = [model_observe.look(path) for path in paths]
+    wrong = [problem for file in files for problem in (*file.problems, *file.holes) if problem]
+    if wrong:
+        problems += [f"model: {problem}" for problem in wrong]
+        return None
+    facts = model_observe.describe(spec.model, files)
+    return {
+        "path": spec.model,
+        "files": [{"path": file.path, "stamp": list(file.stamp), "sha256": file.sha256} for file in files],
+        "sha256": files[0].sha256 if len(files) == 1 else "+".join(str(file.sha256)[:16] for file in files),
+        "size": sum(file.size for file in files),
+        **{key: facts.get(key) for key in SUMMARY},
+    }
+
+
+def _image(
+    spec: Spec,
+    run: Run,
+    program: str | None,
+    last: Mapping[str, Any] | None,
+    missing: list[str],
+    problems: list[str],
+) -> dict[str, Any] | None:
+    stamp = sif.stamp(spec.image)
+    if stamp is None:
+        missing.append(f"image: {spec.image} is not there. Copy it to the host, or give an address and image_sha256.")
+        return None
+    known = (last or {}).get("image")
+    if known and known["path"] == spec.image and known["stamp"] == stamp:
+        return dict(known)
+    wrong = sif.problems(spec.image)
+    if wrong or program is None:
+        problems += wrong
+        return None
+    digest = sif.sha256(spec.image)
+    if known and known["sha256"] == digest and known["path"] == spec.image:
+        return {**known, "stamp": stamp}
+    server, said = runtime.find_server(run, program, spec.image)
+    if server is None and spec.server_path is None:
+        problems.append(
+            f"image: no llama-server was found in {spec.image} (looked on the image's PATH and at "
+            f"{', '.join(runtime.SERVER_PATHS)}). Name it with server_path, or use another image."
+            + (f" {os.path.basename(program)} said: {said[-400:]}" if said else "")
+        )
+    return {"path": spec.image, "stamp": stamp, "sha256": digest, "server_path": server}
+
+
+def key_file_problems(path: str) -> list[str]:
+    """Why llama-server would ignore the keys in the file, or let nobody in. It reads line by line (common/arg.cpp)."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return [f"api_key_file: {path} is not there. Write one key a line into it, readable by the server's user only."]
+    except (OSError, ValueError) as error:
+        return [f"api_key_file: {path} cannot be read ({error}). Let the user that runs this task read it."]
+    lines = text.split("\n")
+    keys = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        return [
+            f"api_key_file: {path} holds no key (it is empty or only comments), and llama-server would then serve "
+            "everybody without one. Write one key a line into it."
+        ]
+    if any(key != key.strip() for key in keys):
+        return [
+            f"api_key_file: a key in {path} has a blank or a carriage return at its end, which llama-server takes as "
+            "part of the key, so nobody gets in. Remove it (dos2unix)."
+        ]
+    return []

@@ -1,0 +1,309 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llamacpp_instance
+short_description: Run a llama-server out of a Singularity/Apptainer image, and prove that it works
+version_added: 0.1.0
+description:
+  - Deploys one instance, which is one C(llama-server) on one host, with a name, a port, an image, a model, GPUs and
+    arguments.
+  - The server is kept alive by a manager that the host has already, with root or without. Between the manager and the
+    container stands a small runner that waits for requests in flight before it stops the server, and has it started
+    again when it hangs.
+  - An instance counts as started only when C(/health) answers 200, the server names the model that was asked for, and a
+    first completion came back. What was proven is recorded on the host as the release.
+  - The server is restarted only when the options, the image or the model really changed; RV(reasons) tells why.
+  - If a changed instance does not pass, the last release is started again and the task fails with the cause.
+  - On the host, C(run.sh start|stop|restart|status|logs) in the instance's folder works by hand, without Ansible.
+options:
+  name:
+    description:
+      - Name of the instance, and of its folder under O(home). Letters, digits, dot, dash and underscore.
+    type: str
+    required: true
+  state:
+    description:
+      - V(started) - the instance runs as described and was proven. It is restarted if anything about it changed.
+      - V(restarted) - like V(started), and it is restarted in any case.
+      - V(present) - everything is in place, but nothing is started, stopped or restarted.
+      - V(stopped) - the instance does not run, and does not start at boot. Its options are not looked at.
+      - V(absent) - the instance, its folder and its unit are gone. Image and model stay.
+    type: str
+    choices: [started, restarted, present, stopped, absent]
+    default: started
+  home:
+    description:
+      - Folder on the host that holds the instances.
+      - The default is C(/opt/llamacpp) for root and C(~/llamacpp) for any other user.
+    type: path
+  image:
+    description:
+      - Absolute path of a SIF file on the host, or an C(http://) or C(https://) address of one.
+      - A file from an address is put into C(<home>/shared) under its own name. It is replaced by rename, so a running
+        server keeps what it was started with.
+      - Required unless O(state) is V(stopped) or V(absent).
+    type: str
+  image_sha256:
+    description:
+      - The sha256 that the image must have. Required with an address.
+    type: str
+  pull:
+    description:
+      - When to pull an image that is given by address.
+      - V(missing) - if it is not on the host, or not the one with O(image_sha256).
+      - V(always) - like V(missing), and the file on the host is read again to make sure.
+      - V(never) - do not pull; the image has to be there.
+    type: str
+    choices: [missing, always, never]
+    default: missing
+  model:
+    description:
+      - Absolute path of the GGUF file on the host; of the first part where the model is split.
+      - M(gpufleet.llamacpp.gguf_model) brings it there.
+      - Required unless O(state) is V(stopped) or V(absent).
+    type: str
+  alias:
+    description:
+      - Name under which the API shows the model (C(--alias)).
+    type: str
+  host:
+    description:
+      - Address to listen on (C(--host)).
+    type: str
+    default: 127.0.0.1
+  port:
+    description:
+      - TCP port to listen on (C(--port)), 1 to 65535.
+      - Required unless O(state) is V(stopped) or V(absent).
+    type: int
+  gpus:
+    description:
+      - GPUs that the instance may use, as indexes in the order of C(nvidia-smi) or as UUIDs.
+      - They become E(CUDA_VISIBLE_DEVICES), and the container gets NVIDIA's libraries (C(--nv)).
+      - Without this option the instance runs on the CPU.
+    type: list
+    elements: str
+    default: []
+  gpu_layers:
+    description:
+      - How many layers go to the GPUs (C(-ngl)); a number, V(auto) or V(all).
+    type: str
+  context_size:
+    description:
+      - Size of the context in tokens (C(-c)); 0 is the length that the model was trained with.
+    type: int
+  threads:
+    description:
+      - Number of CPU threads (C(-t)).
+    type: int
+  args:
+    description:
+      - Further options of llama-server, in the order in which they are to stand on its command line.
+      - One entry is one option with its value, such as V(--temp 1.0). What follows the first blank is one value, taken
+        as it stands; no quoting is needed or looked at.
+      - An option with two values takes the second one as an entry of its own.
+      - What an option of this module stands for is said there and refused here.
+    type: list
+    elements: str
+    default: []
+  env:
+    description:
+      - Environment variables for llama-server. It gets no others from the host.
+      - They can be read on the host by the user that the server runs as.
+    type: dict
+    default: {}
+  binds:
+    description:
+      - Folders or files of the host that the container sees, as C(/on/host:/in/container) with an optional C(:ro).
+      - If none of them covers O(model), its folder is bound to C(/models), read-only.
+    type: list
+    elements: str
+    default: []
+  api_key_file:
+    description:
+      - File on the host with one API key a line (C(--api-key-file)). Requests without one of them are refused.
+      - A file without a key is refused, because llama-server would then serve everybody.
+    type: path
+  server_path:
+    description:
+      - Path of llama-server inside the image.
+      - By default it is looked for on the image's own E(PATH) and in the usual places.
+    type: str
+  manager:
+    description:
+      - What keeps the instance running.
+      - V(auto) - V(systemd) for root, V(systemd_user) for a user who may linger, else V(supervisor). What was once
+        chosen for an instance stays.
+      - V(systemd) - a unit of the host. Needs root; the server runs as O(user).
+      - V(systemd_user) - a unit of the connecting user, who has to linger (C(loginctl enable-linger)).
+      - V(supervisor) - supervisord from C(<home>/venv), started at boot by the user's crontab.
+    type: str
+    choices: [auto, systemd, systemd_user, supervisor]
+    default: auto
+  user:
+    description:
+      - Unprivileged user that the server runs as under V(systemd). The others run it as the connecting user.
+    type: str
+    default: llamacpp
+  wait_timeout:
+    description:
+      - Seconds that the server may take until it is ready.
+      - By default it grows with the model, from two minutes to about 48 for 193 GB. A server that ends by itself ends
+        the waiting at once.
+    type: int
+requirements:
+  - apptainer or singularity on the host
+  - requests, on the host, in C(<home>/venv) or in the Python that runs the module; only when something is started
+extends_documentation_fragment:
+  - gpufleet.llamacpp.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - An image or a model that is not on the host yet is a warning in check mode, since an earlier task may bring it.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details:
+      - If O(state=restarted), every run restarts the server.
+seealso:
+  - module: gpufleet.llamacpp.gguf_model
+  - module: gpufleet.llamacpp.llamacpp_instance_info
+author:
+  - gpufleet contributors (@gpufleet)
+"""
+
+EXAMPLES = r"""
+- name: GLM-4.7-Flash on four GPUs, port 4403
+  gpufleet.llamacpp.llamacpp_instance:
+    name: 4403-glm-4.7-flash-q4
+    image: "{{ ansible_facts['env']['HOME'] }}/llamacpp/shared/llamacpp-cuda-complete.sif"
+    model: /data/models/GLM-4.7-Flash-UD-Q4_K_XL.gguf
+    binds:
+      - /data/models:/models
+    host: 0.0.0.0
+    port: 4403
+    gpus: [0, 1, 2, 3]
+    gpu_layers: 99
+    context_size: 65536
+    threads: 32
+    args:
+      - --jinja
+      - --fit on
+      - --temp 1.0
+      - --top-p 0.95
+      - --min-p 0.01
+      - --repeat-penalty 1.0
+
+- name: A small model on the CPU, with a key, out of an image that is pulled
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    image: https://files.example.org/llamacpp.sif
+    image_sha256: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
+    model: /data/models/SmolLM2-135M-Instruct.Q4_1.gguf
+    port: 8080
+    api_key_file: /home/operator/llamacpp/smol.keys
+
+- name: What a changed context would do
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    image: /home/operator/llamacpp/shared/llamacpp.sif
+    model: /data/models/SmolLM2-135M-Instruct.Q4_1.gguf
+    port: 8080
+    context_size: 4096
+  check_mode: true
+  diff: true
+
+- name: Stop it, and keep it stopped over a reboot
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    state: stopped
+
+- name: Take it away; image and model stay
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    state: absent
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  type: list
+  elements: str
+  returned: success
+  sample: [update instance.json, restart llama-server and prove that it works]
+reasons:
+  description: Why, each reason once.
+  type: list
+  elements: str
+  returned: success
+  sample: ["context_size: 65536 -> 32768"]
+instance:
+  description:
+    - The instance as it is now. RV(gpufleet.llamacpp.llamacpp_instance_info#module:instances) describes its keys.
+  type: dict
+  returned: success
+  sample:
+    name: 4403-glm-4.7-flash-q4
+    state: running
+    manager: supervisor
+    pid: 4711
+    health: ok
+    url: http://127.0.0.1:4403
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module import run_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import WHOLE_STATES
+
+
+def main() -> None:
+    spec = {
+        "name": {"type": "str", "required": True},
+        "state": {
+            "type": "str",
+            "choices": ["started", "restarted", "present", "stopped", "absent"],
+            "default": "started",
+        },
+        "home": {"type": "path"},
+        "image": {"type": "str"},
+        "image_sha256": {"type": "str"},
+        "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
+        "model": {"type": "str"},
+        "alias": {"type": "str"},
+        "host": {"type": "str", "default": "127.0.0.1"},
+        "port": {"type": "int"},
+        "gpus": {"type": "list", "elements": "str", "default": []},
+        "gpu_layers": {"type": "str"},
+        "context_size": {"type": "int"},
+        "threads": {"type": "int"},
+        "args": {"type": "list", "elements": "str", "default": []},
+        "env": {"type": "dict", "default": {}},
+        "binds": {"type": "list", "elements": "str", "default": []},
+        # The path is no secret; what is in the file never leaves the host.
+        "api_key_file": {"type": "path", "no_log": False},
+        "server_path": {"type": "str"},
+        "manager": {
+            "type": "str",
+            "choices": ["auto", "systemd", "systemd_user", "supervisor"],
+            "default": "auto",
+        },
+        "user": {"type": "str", "default": "llamacpp"},
+        "wait_timeout": {"type": "int"},
+    }
+    module = AnsibleModule(
+        argument_spec=spec,
+        required_if=[("state", state, ("image", "model", "port")) for state in WHOLE_STATES],
+        supports_check_mode=True,
+    )
+    run_module(module)
+
+
+if __name__ == "__main__":
+    main()
