@@ -69,8 +69,8 @@ def lacks(there: Room, size: int, files: int) -> list[str]:
     wanted = size + size // 100
     if wanted > there.free_bytes:
         problems.append(
-            f"{there.folder} has {there.free_bytes} bytes free, and {wanted} are needed (the files and 1 %). An old file "
-            "stays until the new one is whole. Free some space or choose another place."
+            f"{there.folder} has {there.free_bytes} bytes free, and {wanted} are needed (the files and 1 %). An old "
+            "file stays until the new one is whole. Free some space or choose another place."
         )
     if there.free_files is not None and there.free_files < files:
         problems.append(

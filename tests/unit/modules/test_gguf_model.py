@@ -151,7 +151,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model
 with patch_module_args({args!r}):
     gguf_model.main()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env)
     assert json.loads(done.stdout)["changed"] is False
 
 
