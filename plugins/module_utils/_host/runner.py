@@ -69,6 +69,7 @@ class Launch(NamedTuple):
     argv: list[str]
     env: dict[str, str]
     url: str
+    state_file: str = ""  # elsewhere than in the instance's folder, which a host's unit may not write to
     api_key_file: str | None = None
     log: str | None = None
     drain_timeout: float = 60.0
@@ -177,10 +178,10 @@ def marked(directory: str) -> list[int]:
     return [pid for pid in tree(*found) if pid != os.getpid()]
 
 
-def former_runner(directory: str) -> list[int]:
-    """The runner that running.json names, if that very process still lives."""
+def former_runner(state_file: str) -> list[int]:
+    """The runner that the state file names, if that very process still lives."""
     try:
-        with open(os.path.join(directory, "running.json"), encoding="utf-8") as file:
+        with open(state_file, encoding="utf-8") as file:
             value = json.load(file)
         pid, start = int(value["runner_pid"]), value["runner_start"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -262,6 +263,7 @@ class Runner:
 
     def __init__(self, directory: str, launch: Launch) -> None:
         self.directory, self.launch = directory, launch
+        self.state_file = launch.state_file or os.path.join(directory, "running.json")
         self.log, self.notify, self.key = Log(launch.log), Notifier(), read_key(launch.api_key_file)
         # /slots wakes a server that sleeps, and keeps it from falling asleep; /health and /props do neither.
         self.may_sleep = any("sleep-idle" in word.replace("_", "-") for word in launch.argv)
@@ -279,7 +281,7 @@ class Runner:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # sigtimedwait takes them, so they interrupt nothing
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         long = self.launch.drain_timeout + self.launch.stop_timeout + GRACE
-        self.end("a runner whose manager is gone", lambda: former_runner(self.directory), long, signal.SIGTERM)
+        self.end("a runner whose manager is gone", lambda: former_runner(self.state_file), long, signal.SIGTERM)
         self.end("what a former run left", lambda: marked(self.directory), GRACE, signal.SIGTERM)
         if self.asked:
             return 0
@@ -332,15 +334,14 @@ class Runner:
             left = find()
 
     def save(self, **changes: Any) -> None:
-        """Update running.json. A full disk costs the record, not the service."""
+        """Update the state file. A full disk costs the record, not the service."""
         self.state.update(changes)
-        path = os.path.join(self.directory, "running.json")
         try:
-            with open(path + ".new", "w", encoding="utf-8") as file:
+            with open(self.state_file + ".new", "w", encoding="utf-8") as file:
                 json.dump(self.state, file)
-            os.replace(path + ".new", path)
+            os.replace(self.state_file + ".new", self.state_file)
         except OSError as error:
-            self.log.mark(f"{path} cannot be written: {error.strerror}")
+            self.log.mark(f"{self.state_file} cannot be written: {error.strerror}")
 
     def start(self) -> None:
         """Start the container in a session of its own: a Ctrl-C at our terminal must not reach it before the drain."""

@@ -100,6 +100,7 @@ def test_systemd_unit() -> None:
     assert found["Description"] == ["100%% $HOME"]
     assert found["RequiresMountsFor"] == ['"/data/my models"', '"/a%%b$c"']
     assert found["User"] == ["operator"]
+    assert found["RuntimeDirectory"] == ["llamacpp-4403-glm-4.7"]
     assert found["KillMode"] == ["mixed"]
     assert int(found["TimeoutStopSec"][0]) > 90
     assert found["TimeoutStartSec"] == ["300"]
@@ -422,7 +423,7 @@ def test_supervisor_a_runner_that_outlived_supervisord_is_seen(home: Path, monke
             False,
             False,
             True,
-            "may not change that: Could not enable linger: Access denied",
+            "not change that: Could not enable linger: Access denied",
         ),
         ("systemd_user", False, True, False, True, False, "does not linger"),
         ("systemd_user", True, True, True, True, True, "as root"),

@@ -327,6 +327,15 @@ def test_a_reused_pid_in_running_json_is_left_alone(instance: Instance) -> None:
         bystander.wait()
 
 
+def test_state_file_elsewhere(instance: Instance) -> None:
+    (instance.folder / "state").mkdir()
+    instance.launch["state_file"] = str(instance.folder / "state/running.json")
+    instance.behave(die=3)
+    assert ended(instance.start()) == 3
+    assert '"status": 3' in (instance.folder / "state/running.json").read_text()
+    assert not (instance.folder / "running.json").exists()
+
+
 def test_log_is_appended_and_rotated(instance: Instance) -> None:
     instance.behave(die=3)
     (instance.folder / "llama-server.log").write_text("the crash before\n")
