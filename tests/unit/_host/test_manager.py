@@ -50,8 +50,19 @@ class Commands:
 
     def verbs(self) -> list[str]:
         """What was done, without the words that every command of a manager begins with."""
-        known = {"show", "daemon-reload", "enable", "disable", "start", "stop", "reset-failed", "status", "update"}
-        return [word for argv in self.seen for word in argv if word in known | {"shutdown", "crontab", "enable-linger"}]
+        known = [
+            "show",
+            "daemon-reload",
+            "enable",
+            "disable",
+            "start",
+            "stop",
+            "reset-failed",
+            "clean",
+            "status",
+            "update",
+        ]
+        return [word for argv in self.seen for word in argv if word in known]
 
 
 def unit(**changes: Any) -> manager.Unit:
@@ -191,7 +202,7 @@ def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
     assert "--no-block" in run.seen[-1]
     run.seen.clear()
     root.remove(unit())
-    assert run.verbs() == ["show", "stop", "reset-failed", "disable", "daemon-reload"]
+    assert run.verbs() == ["show", "stop", "reset-failed", "clean", "disable", "daemon-reload"]
     assert not os.path.exists(path)
 
 
@@ -200,7 +211,7 @@ def test_systemd_does_not_stop_what_is_not_there(tmp_path: Path) -> None:
     root = systemd.Systemd(run)
     root.folder = str(tmp_path)
     root.remove(unit())
-    assert run.verbs() == ["show"]
+    assert run.verbs() == ["show", "clean"]
 
 
 def test_a_failing_command_is_told() -> None:

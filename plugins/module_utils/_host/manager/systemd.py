@@ -156,6 +156,7 @@ class Systemd(Manager):
 
     def remove(self, unit: Unit) -> None:
         self.stop(unit)
+        self.run(self.systemctl("clean", "--what=runtime", self.unit_name(unit)))  # refused where there is none
         if self.enabled(unit):
             self.must(self.systemctl("disable", self.unit_name(unit)))
         if remove_file(self.path(unit)):
