@@ -43,16 +43,15 @@ class Piece:
         came = self.at - self.began_at
         return (self.end - self.at) * (now - self.began) / came if came else float("inf")
 
-    def write(self, owner: object, handle: int, data: bytes) -> bool:
+    def write(self, owner: object, handle: int, data: memoryview) -> bool:
         """Write ``data`` where the piece stands; False, and nothing done, if ``owner`` lost it. Raises OSError."""
         with self.lock:
             if self.owner is not owner:
                 return False
-            view = memoryview(data)
-            while view:
-                count = os.pwrite(handle, view, self.at)
+            while data:
+                count = os.pwrite(handle, data, self.at)
                 self.at += count
-                view = view[count:]
+                data = data[count:]
             return True
 
 

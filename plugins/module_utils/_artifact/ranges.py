@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import email.utils
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urljoin
 
@@ -69,6 +71,14 @@ class Answer:
     validator: str | None
     url: str
     headers: Mapping[str, str]
+
+    @property
+    def body(self) -> Any:
+        """The standard library's response inside that of requests.
+
+        It reads into memory that we have; urllib3 makes new memory for each read, which may cost more than all the rest.
+        """
+        return self.response.raw._original_response
 
     def close(self) -> None:
         self.response.close()
@@ -174,17 +184,17 @@ class Client:
             place.settle(generation, url, headers)
         return answer
 
-    def read(self, answer: Answer, amount: int) -> bytes:
-        """The next ``amount`` bytes of the body, fewer at its end; raises Retry."""
+    def read(self, answer: Answer, into: memoryview) -> int:
+        """Fill ``into`` with the next bytes of the body and return their number, fewer at its end; raises Retry."""
         try:
-            return answer.response.raw.read(amount, decode_content=False)
-        except (HTTPError, OSError) as broken:
+            return answer.body.readinto(into)
+        except (HTTPError, HTTPException, OSError) as broken:
             raise Retry(self._words(broken, answer.url, answer.headers)) from None
 
     def finish(self, answer: Answer) -> None:
-        """Read the end of a body of which nothing is left, so that its connection serves the next request."""
-        if self.read(answer, 1):
-            answer.close()  # more than was promised; we have what we asked for
+        """Let the connection serve the next request, if nothing of the body is left."""
+        if answer.body.isclosed():
+            answer.response.raw.release_conn()
 
     def _get(self, url: str, headers: Mapping[str, str]) -> Any:
         try:
@@ -208,7 +218,7 @@ class Client:
 
     def _words(self, broken: BaseException, url: str, headers: Mapping[str, str]) -> str:
         """The cause inside an exception of requests or urllib3, whose own text has the whole URL in it."""
-        if isinstance(broken, (ReadTimeoutError, requests.exceptions.ReadTimeout)):
+        if isinstance(broken, (socket.timeout, ReadTimeoutError, requests.exceptions.ReadTimeout)):
             return f"not one byte in {self._timeout:g} s"
         cause: BaseException = broken
         while True:

@@ -78,6 +78,7 @@ class Worker(threading.Thread):
         self._job = job
         self._handle = os.dup(job.part.handle)
         self._read = READ_MIN
+        self._buffer = memoryview(bytearray(READ_MAX))
 
     def run(self) -> None:
         client = None
@@ -158,20 +159,20 @@ class Worker(threading.Thread):
         if piece.at == piece.end:
             self._claim(piece)
 
-    def _next(self, client: Client, answer: Answer, limit: int, mark: float) -> bytes:
+    def _next(self, client: Client, answer: Answer, limit: int, mark: float) -> memoryview:
         """The next bytes of the body, at most ``limit``; raises Retry where there is none."""
         most = READ_MAX if not self._job.pace.rate else min(max(int(self._job.pace.rate / 8), READ_MIN), READ_MAX)
-        data = client.read(answer, min(self._read, most, limit))
+        count = client.read(answer, self._buffer[: min(self._read, most, limit)])
         took = time.monotonic() - mark
-        if not data:
+        if not count:
             raise Retry(f"the body ended {limit} bytes early")
         if took < READ_FAST:
             self._read = min(self._read * 2, READ_MAX)
         elif took > READ_SLOW:
             self._read = max(self._read // 2, READ_MIN)
-        return data
+        return self._buffer[:count]
 
-    def _write(self, piece: Piece, data: bytes) -> bool:
+    def _write(self, piece: Piece, data: memoryview) -> bool:
         """Write to the part while it is ours; False when there is nothing more to do for this piece."""
         if not self._job.part.check():
             self._job.pieces.done_elsewhere()
