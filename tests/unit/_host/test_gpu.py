@@ -209,9 +209,11 @@ def test_facts_that_a_driver_cannot_tell_are_none(host: Write, monkeypatch: pyte
 def test_processes_that_start_between_nvmls_two_calls(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     host("count 1", "proc 0 999999999 5")
     real, answers = pynvml.nvmlDeviceGetComputeRunningProcesses, [refusing(7), refusing(7)]
-    monkeypatch.setattr(
-        pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: (answers.pop() if answers else real)(handle)
-    )
+
+    def processes(handle: Any) -> Any:
+        return answers.pop()(handle) if answers else real(handle)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", processes)
     assert [found.pid for found in gpu.read_gpus()[0].processes] == [999999999]
 
 
