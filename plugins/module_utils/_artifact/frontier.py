@@ -27,7 +27,7 @@ class Frontier(threading.Thread):
 
     def __init__(self, handle: int, pieces: Pieces, known: Mapping[int, str], note: Callable[[int, str], None]) -> None:
         super().__init__(name="sha256", daemon=True)
-        self._handle = os.dup(handle)
+        self._source = os.dup(handle)
         self._pieces = pieces
         self._known = dict(known)
         self._note = note
@@ -49,7 +49,7 @@ class Frontier(threading.Thread):
         except BaseException as failure:  # pylint: disable=broad-exception-caught  # the fetching thread raises it
             self._pieces.fail(failure)
         finally:
-            os.close(self._handle)
+            os.close(self._source)
 
     def _next(self, before: hashlib._Hash, piece: Piece) -> hashlib._Hash | None:
         """The state after ``piece``, as soon as it is whole and right; None if the fetch failed."""
@@ -78,7 +78,7 @@ class Frontier(threading.Thread):
         at = piece.start
         while at < piece.end:
             with memoryview(self._buffer) as view:
-                count = os.preadv(self._handle, [view[: min(READ, piece.end - at)]], at)
+                count = os.preadv(self._source, [view[: min(READ, piece.end - at)]], at)
                 if count == 0:
                     raise OSError(f"the partial file ends at byte {at}: it was cut from outside")
                 state.update(view[:count])

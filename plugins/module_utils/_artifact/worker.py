@@ -76,7 +76,7 @@ class Worker(threading.Thread):
     def __init__(self, job: Job, number: int) -> None:
         super().__init__(name=f"fetch-{number}", daemon=True)
         self._job = job
-        self._handle = os.dup(job.part.handle)
+        self._source = os.dup(job.part.handle)
         self._read = READ_MIN
         self._buffer = memoryview(bytearray(READ_MAX))
 
@@ -94,7 +94,7 @@ class Worker(threading.Thread):
         finally:
             if client is not None:
                 client.close()
-            os.close(self._handle)
+            os.close(self._source)
 
     def _choose(self) -> tuple[Place, Piece] | None:
         """A place with the fewest connections and a piece to ask it for, when there are; None when the job is over."""
@@ -177,13 +177,13 @@ class Worker(threading.Thread):
         if not self._job.part.check():
             self._job.pieces.done_elsewhere()
             return False
-        return piece.write(self, self._handle, data)
+        return piece.write(self, self._source, data)
 
     def _claim(self, piece: Piece) -> None:
         """Sync, then say so. A sync covers all that was written before: the others' pieces are claimed so far."""
         pieces = self._job.pieces
         standing = pieces.standing()
-        os.fdatasync(self._handle)
+        os.fdatasync(self._source)
         self._job.part.journal.claim([*standing, (piece.index, piece.end - piece.start)])
         pieces.finish(self, piece)
 
