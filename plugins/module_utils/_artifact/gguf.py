@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_t
     FILE_TYPES,
     GUESSED,
     TENSOR_TYPES,
+    is_integer,
 )
 
 __all__ = [
@@ -207,7 +208,7 @@ def _quantization(parts: Sequence[Gguf]) -> str | None:
 
 def _number(metadata: dict[str, Any], key: str) -> int | None:
     value = metadata.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if is_integer(value) else None
 
 
 def _text(metadata: dict[str, Any], key: str) -> str | None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import is_integer
+
 # Cache type -> bytes for elements; the types that --cache-type-k and --cache-type-v take.
 CACHE_TYPES: dict[str, tuple[int, int]] = {
     "f32": (4, 1),
@@ -125,9 +127,9 @@ class _Model:
     def number(self, key: str, default: int = 0) -> int:
         """A number; of one that is given for each layer, the largest."""
         value = self.value(key)
-        if isinstance(value, tuple) and value and all(type(item) is int for item in value):
+        if isinstance(value, tuple) and value and all(is_integer(item) for item in value):
             value = max(value)
-        return value if type(value) is int and value >= 0 else default
+        return value if is_integer(value) and value >= 0 else default
 
     def kv_heads(self, layer: int) -> int:
         """Heads of K and V in one layer: one number for all (grouped query attention), or one for each layer."""
@@ -136,7 +138,7 @@ class _Model:
             value = self.value("attention.head_count")
         if isinstance(value, tuple):
             value = value[layer] if layer < len(value) else 0
-        return value if type(value) is int and value >= 0 else 0
+        return value if is_integer(value) and value >= 0 else 0
 
     def is_recurrent(self) -> bool:
         return self.has("ssm.state_size") or self.has("wkv.head_size")
@@ -160,7 +162,7 @@ class _Model:
         if isinstance(pattern, tuple) and pattern:
             return window, [bool(pattern[layer % len(pattern)]) for layer in range(layers)]
         period, full_first = WINDOW_PATTERNS.get(str(self.architecture), (1, False))
-        if type(pattern) is int:
+        if is_integer(pattern):
             period = pattern
         if period < 1:
             return window, [True] * layers

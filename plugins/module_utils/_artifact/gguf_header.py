@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import TENSOR_TYPES
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import TENSOR_TYPES, is_integer
 
 # llama.cpp allows 2^30 bytes in a string and 2^30 items in an array. A real header has a few MiB; these bounds
 # are far above any model and keep the memory and the seconds that a hostile file can cost small.
@@ -304,7 +304,7 @@ def _string(reader: _Reader) -> str | Array:
 
 def _alignment(path: str, metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 31:
+    if not is_integer(alignment) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 31:
         raise GgufError(f"{path} is damaged: general.alignment is {alignment!r}, and a power of 2 is expected.")
     return alignment
 

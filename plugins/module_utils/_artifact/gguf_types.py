@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The numbers that GGUF uses for tensor types and file types.
+"""The numbers that GGUF uses for tensor types and file types, and what counts as a number in it.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 # ggml tensor type -> (name, elements in a block, bytes of a block); from the type traits in llama.cpp ggml.c.
 # The missing numbers were removed from ggml before any current release and cannot be loaded.
@@ -89,3 +91,8 @@ FILE_TYPES: dict[int, str] = {
 
 # Set in general.file_type when the converter only guessed it from the tensors (LLAMA_FTYPE_GUESSED in llama.h).
 GUESSED = 1024
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value of the metadata is a whole number. A bool is one to Python, and none to GGUF."""
+    return isinstance(value, int) and not isinstance(value, bool)

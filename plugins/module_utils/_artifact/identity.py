@@ -83,7 +83,7 @@ def last_record(path: str, folder: str) -> Identity | None:
         return None
     numbers = (identity.size, identity.mtime_ns, identity.ctime_ns, identity.inode, identity.recorded_ns)
     sound = (
-        all(type(number) is int for number in numbers)
+        all(isinstance(number, int) for number in numbers)
         and is_sha256(identity.sha256)
         and isinstance(identity.source, dict)
         and isinstance(identity.details, dict)
