@@ -25,6 +25,7 @@ options:
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
   - gpufleet.llamacpp.attributes.info_module
+  - gpufleet.llamacpp.attributes.actiongroup
 requirements:
   - nvidia-ml-py (on the host; only where NVIDIA's driver is)
 notes:
