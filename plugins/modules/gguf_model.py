@@ -267,34 +267,17 @@ transfer:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import (
-    FileChanged,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
-    plan,
-    shown,
-    want,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import (
-    ModelError,
-    apply,
-    fetch_from_url,
-    transfer_of,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, plan, shown, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import (
     describe,
     foreseen,
     observe,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
-    default_home,
-    ensure_library,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import (
-    diff_of,
-    result,
-    sentences,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import default_home, ensure_library
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
 
 
 def run(module: AnsibleModule) -> dict:
@@ -308,8 +291,8 @@ def run(module: AnsibleModule) -> dict:
     if not module.check_mode:
         if params["url"] and steps.bring:
             ensure_library(module, "requests", params["home"] or default_home())
-        applied = apply(wanted, observed, steps, fetch_from_url)
-        files, more = applied.files, transfer_of(applied)
+        applied = apply(wanted, observed, steps, model_fetch.bring, model_fetch.needs)
+        files, more = applied.files, model_fetch.transfer_of(applied.transfers)
         for warning in applied.warnings:
             module.warn(warning)
     if module._diff:

@@ -28,6 +28,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import A
 RECORDS = ".gguf_model"
 
 
+class ModelError(Exception):
+    """A plan could not be carried out; what was in place still is. The message is a sentence for the operator."""
+
+
 @dataclass(frozen=True)
 class WantedFile:
     """One file of the model, and where it comes from if it has to be brought."""

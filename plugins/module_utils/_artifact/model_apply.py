@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
     RECORDS,
+    ModelError,
     Observed,
     Plan,
     SeenFile,
@@ -27,10 +28,6 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
     WantedFile,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, origin_of
-
-
-class ModelError(Exception):
-    """The plan could not be carried out; what was in place still is. The message is a sentence for the operator."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,16 @@ class Applied:
 
 # Brings one file from its url to a path and returns fetch.Fetched; raises ModelError.
 Fetch = Callable[[WantedFile, str], Any]
+# The bytes of disk that fetching a file to a path will still take; raises ModelError.
+Needs = Callable[[WantedFile, str], int]
 
 
-def apply(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> Applied:
+def apply(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, needs: Needs) -> Applied:
     """Carry out the plan. Raises ModelError in words."""
     try:
         if wanted.state == "absent":
             return _remove(observed, steps)
+        _check_room(wanted, observed, steps, needs)
         staged = _stage(wanted, observed, steps, fetch)
         files = _install(wanted, observed, staged)
         return _record(wanted, observed, steps, files, staged)
@@ -80,6 +80,30 @@ def _remove(observed: Observed, steps: Plan) -> Applied:
     if steps.actions:
         place.sync_folder(observed.room.folder)
     return Applied(tuple(SeenFile(seen.path) for seen in observed.files))
+
+
+def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -> None:
+    """Whether all that is to be fetched has room, before the first byte of it. The plan did this for copies.
+
+    One file alone is not asked for: the engine reserves its space at the start.
+    """
+    if len(steps.bring) < 2 or not wanted.files[0].url:
+        return
+    size = 0
+    for index in steps.bring:
+        file = wanted.files[index]
+        path = place.incoming_path(file.path, RECORDS)
+        if not _kept(file, path):
+            size += needs(file, path)
+    problems = place.lacks(observed.room, size, 0)
+    if problems:
+        raise ModelError(" ".join(problems))
+
+
+def _kept(file: WantedFile, path: str) -> str | None:
+    """The sha256 of a part that an earlier run fetched whole, if it is the wanted one."""
+    kept = identity.recorded(path, RECORDS)
+    return kept.sha256 if kept and kept.sha256 == file.sha256 else None
 
 
 def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> dict[int, Staged]:
@@ -113,9 +137,9 @@ def _prove_together(wanted: Wanted, observed: Observed, staged: dict[int, Staged
 def _bring(file: WantedFile, fetch: Fetch, several: bool) -> Staged:
     if file.url:
         path = place.incoming_path(file.path, RECORDS)
-        kept = identity.recorded(path, RECORDS)
-        if kept and kept.sha256 == file.sha256:
-            return Staged(path, kept.sha256, header.read(path))
+        kept = _kept(file, path)
+        if kept:
+            return Staged(path, kept, header.read(path))
         transfer = fetch(file, path)
         sha256 = transfer.sha256
     else:
@@ -225,24 +249,3 @@ def _kept_source(file: WantedFile, observed: Observed, index: int) -> dict[str, 
     if source is not None and source.sha256 == seen.sha256:
         return origin_of(file, source)
     return seen.record.source if seen.record and seen.record.sha256 == seen.sha256 else {}
-
-
-def fetch_from_url(file: WantedFile, path: str) -> Any:
-    """The engine's fetch. Imported here, so that only a run that fetches needs its library."""
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, Source, fetch
-
-    try:
-        return fetch([Source(str(file.url))], path, size=None, sha256=file.sha256)
-    except FetchError as error:
-        # Told by the place that the operator gave: where it lies until then is our affair.
-        raise ModelError(str(error).replace(path, file.path)) from error
-
-
-def transfer_of(applied: Applied) -> dict[str, Any]:
-    """What came over the network, summed over the files, as a module returns it; empty where nothing did."""
-    if not applied.transfers:
-        return {}
-    keys = ("bytes_fetched", "bytes_resumed", "bytes_from_mirrors", "retries", "seconds")
-    total: dict[str, Any] = {key: sum(getattr(one, key) for one in applied.transfers) for key in keys}
-    total["rate"] = int(total["bytes_fetched"] / total["seconds"]) if total["seconds"] else 0
-    return {"transfer": total}

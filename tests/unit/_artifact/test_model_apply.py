@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_observe, place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, plan, want
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import ModelError, apply
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError, plan, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import (
     describe,
     foreseen,
@@ -39,6 +39,10 @@ class Web:
     def __init__(self, **contents):
         self.contents = {f"https://h/{name}.gguf": content for name, content in contents.items()}
         self.asked = []
+        self.size = None
+
+    def needs(self, file, path):
+        return self.size or len(self.contents.get(file.url, b""))
 
     def __call__(self, file, path):
         self.asked.append(file.url)
@@ -50,12 +54,13 @@ class Web:
         return SimpleNamespace(sha256=digest(content), validator=None)
 
 
-def run(path, web=None, check=False, **wish):
+def run(path, web=None, **wish):
+    web = web or Web()
     wanted = want(str(path), **wish)
-    observed = observe(wanted, foresee=check)
+    observed = observe(wanted)
     steps = plan(wanted, observed)
     assert steps.refusals == ()
-    applied = apply(wanted, observed, steps, web or Web())
+    applied = apply(wanted, observed, steps, web, web.needs)
     return SimpleNamespace(
         changed=bool(steps.actions),
         reasons=[action.why for action in steps.actions],
@@ -401,6 +406,15 @@ def test_no_part_appears_before_all_are_whole_and_none_is_fetched_twice(tmp_path
     assert run(path, web, **wish).changed
     assert len(web.asked) == 4
     assert all(name.startswith(".gguf_model/x") or "/" not in name for name in entries(path.parent))
+
+
+def test_a_set_without_room_is_refused_before_its_first_byte(tmp_path):
+    web, digests = split_web(tmp_path)
+    web.size = 1 << 60
+    path = tmp_path / "models" / "x-00001-of-00003.gguf"
+    with pytest.raises(ModelError, match="bytes free"):
+        run(path, web, url="https://h/x-00001-of-00003.gguf", sha256=digests)
+    assert web.asked == []
 
 
 def test_parts_of_two_models_never_become_one(tmp_path):

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -41,27 +42,28 @@ def src(tmp_path):
     return file
 
 
-@pytest.fixture
-def server():
-    """An address that holds CONTENT and honours ranges; ``asked`` are the requests."""
+@contextmanager
+def serving(contents):
+    """An address that holds ``contents`` and honours ranges, and the list of what it was asked for."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
             asked.append(self.path)
-            first, last = 0, len(CONTENT) - 1
+            content = contents[self.path.partition("?")[0]]
+            first, last = 0, len(content) - 1
             wanted = self.headers.get("Range")
             if wanted:
                 first, last = (int(one) for one in wanted.partition("=")[2].split("-"))
-                last = min(last, len(CONTENT) - 1)
+                last = min(last, len(content) - 1)
             self.send_response(206 if wanted else 200)
             if wanted:
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(CONTENT)}")
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
             self.send_header("ETag", '"one"')
             self.send_header("Content-Length", str(last + 1 - first))
             self.end_headers()
-            self.wfile.write(CONTENT[first : last + 1])
+            self.wfile.write(content[first : last + 1])
 
         def log_message(self, *args):
             return None
@@ -69,9 +71,17 @@ def server():
     asked = []
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}", asked
-    httpd.shutdown()
-    httpd.server_close()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}", asked
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+@pytest.fixture
+def server():
+    with serving({"/m.gguf": CONTENT}) as found:
+        yield found
 
 
 def test_present_again_and_absent(call, src, tmp_path):
@@ -102,6 +112,16 @@ def test_fetched_once(call, server, tmp_path):
     assert "transfer" not in second
     with open(tmp_path / ".gguf_model" / "m.gguf.json") as file:
         assert "hidden" not in file.read()
+
+
+def test_a_split_model_is_fetched_whole(call, tmp_path):
+    parts = build.split(tmp_path, 2)
+    contents = {f"/{part.name}": part.read_bytes() for part in parts}
+    with serving(contents) as (address, dummy):
+        path = str(tmp_path / "models" / parts[0].name)
+        first = call(gguf_model, path=path, url=f"{address}/{parts[1].name}")
+        assert [one["size"] for one in first["model"]["files"]] == [len(content) for content in contents.values()]
+        assert not call(gguf_model, path=path, url=f"{address}/{parts[1].name}")["changed"]
 
 
 def test_a_wrong_digest_reports_both_and_leaves_nothing(call, server, tmp_path):
