@@ -43,7 +43,7 @@ options:
     type: path
   image:
     description:
-      - Absolute path of a SIF file on the host, or an C(http://) or C(https://) address of one.
+      - Path of a SIF file on the host, absolute or below O(home); or an C(http://) or C(https://) address of one.
       - A file from an address is put into C(<home>/shared) under its own name. It is replaced by rename, so a running
         server keeps what it was started with.
       - Required unless O(state) is V(stopped) or V(absent).
@@ -66,7 +66,7 @@ options:
       - Absolute path of the GGUF file on the host; of the first part where the model is split.
       - M(gpufleet.llamacpp.gguf_model) brings it there.
       - Required unless O(state) is V(stopped) or V(absent).
-    type: str
+    type: path
   alias:
     description:
       - Name under which the API shows the model (C(--alias)).
@@ -183,7 +183,7 @@ EXAMPLES = r"""
 - name: GLM-4.7-Flash on four GPUs, port 4403
   gpufleet.llamacpp.llamacpp_instance:
     name: 4403-glm-4.7-flash-q4
-    image: "{{ ansible_facts['env']['HOME'] }}/llamacpp/shared/llamacpp-cuda-complete.sif"
+    image: shared/llamacpp-cuda-complete.sif
     model: /data/models/GLM-4.7-Flash-UD-Q4_K_XL.gguf
     binds:
       - /data/models:/models
@@ -213,7 +213,7 @@ EXAMPLES = r"""
 - name: What a changed context would do
   gpufleet.llamacpp.llamacpp_instance:
     name: smol
-    image: /home/operator/llamacpp/shared/llamacpp.sif
+    image: shared/llamacpp.sif
     model: /data/models/SmolLM2-135M-Instruct.Q4_1.gguf
     port: 8080
     context_size: 4096
@@ -275,7 +275,7 @@ def main() -> None:
         "image": {"type": "str"},
         "image_sha256": {"type": "str"},
         "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
-        "model": {"type": "str"},
+        "model": {"type": "path"},
         "alias": {"type": "str"},
         "host": {"type": "str", "default": "127.0.0.1"},
         "port": {"type": "int"},

@@ -155,7 +155,7 @@ instances:
       sample: 3f9ac2d1b7e0
     release:
       description: >-
-        What was last proven, as launch, proven (time, UTC), ready_seconds, and the first completion with its token rate.
+        What was last proven, as launch, proven (time, UTC), ready_seconds, and the first completion with its rate.
       type: dict
       returned: if it is there
     drift:

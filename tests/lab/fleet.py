@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import hashlib
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import network
+from group import Group
 from images import MODEL_NAME, SIF_NAME, Images, build_all, venv_python
-from machine import Host
-from state import Lab, LabError, Process, remove_tree, replace_file, run, say
+from machine import Host, forget_machine
+from state import Lab, LabError, remove_tree, replace_file, run, say
 
 HERE = Path(__file__).resolve().parent
 PORT = 8000
@@ -41,6 +40,8 @@ def up(lab: Lab, count: int) -> None:
     images = build_all()
     built = time.monotonic()
     # Everything is recorded before it is made, so that `down` after a crash knows of it.
+    lab.record["image_sha256"] = sha256(images.sif / SIF_NAME)
+    lab.save()
     known = lab.record.setdefault("hosts", {})
     for number in range(1, count + 1):
         known.setdefault(f"gpu{number}", {"number": number})
@@ -67,12 +68,12 @@ def up(lab: Lab, count: int) -> None:
 
 
 def down(lab: Lab) -> None:
-    for one in hosts(lab):
-        one.remove()
-    if server := _server(lab):
-        _end(server)
-    network.down(lab)
+    """By what is found, not by what was recorded: the lab may have died at any moment."""
     existed = lab.run.exists()
+    for group in Group.all(f"{lab.id}-"):
+        group.kill()
+        forget_machine(group.name, lab.run / "hosts" / group.name.removeprefix(f"{lab.id}-") / "root")
+    network.down(lab)
     remove_tree(lab.run)
     say(f"lab {lab.name} is gone" if existed else f"lab {lab.name} was not there")
 
@@ -86,6 +87,11 @@ def reset(lab: Lab, one: Host) -> None:
     one.wait_ready()
 
 
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def url(lab: Lab) -> str:
     return f"http://{network.controller(lab)}:{PORT}"
 
@@ -96,15 +102,18 @@ def addresses(lab: Lab) -> dict:
 
 def inventory(lab: Lab) -> dict:
     """In the shape of an Ansible inventory script."""
+    if "subnet" not in lab.record:
+        return {"_meta": {"hostvars": {}}}
     common = {
         "ansible_user": "operator",
         "ansible_ssh_private_key_file": str(lab.key),
         "ansible_ssh_common_args": f"-F {lab.run}/ssh_config",
         "ansible_python_interpreter": "/usr/bin/python3",
-        "lab_url": url(lab) if "subnet" in lab.record else "",
-        "lab_model_url": f"{url(lab)}/models/{MODEL_NAME}" if "subnet" in lab.record else "",
-        "lab_image_url": f"{url(lab)}/images/{SIF_NAME}" if "subnet" in lab.record else "",
-        "lab_wheels_url": f"{url(lab)}/wheels/" if "subnet" in lab.record else "",
+        "lab_url": url(lab),
+        "lab_model_url": f"{url(lab)}/models/{MODEL_NAME}",
+        "lab_image_url": f"{url(lab)}/images/{SIF_NAME}",
+        "lab_image_sha256": lab.record.get("image_sha256", ""),
+        "lab_wheels_url": f"{url(lab)}/wheels/",
     }
     variables = {one.name: {"ansible_host": one.address} for one in hosts(lab)}
     return {"_meta": {"hostvars": variables}, "lab": {"hosts": list(variables), "vars": common}}
@@ -113,17 +122,16 @@ def inventory(lab: Lab) -> dict:
 def status(lab: Lab) -> str:
     if "subnet" not in lab.record:
         return f"lab {lab.name}: not up\n"
-    server = _server(lab)
     lines = [
         f"lab {lab.name} on {lab.record['subnet']} (bridge {lab.id}), run-time folder {lab.run}",
-        f"{url(lab)}/ {'serves models, images, wheels' if server and server.alive() else 'DOWN'}",
+        f"{url(lab)}/ {'serves models, images, wheels' if _server(lab).kept() else 'DOWN'}",
     ]
     lines += [f"{one.name}  {one.address}  {one.state()}" for one in hosts(lab)]
     return "\n".join([*lines, f"ssh -F {lab.run}/ssh_config {' | '.join(addresses(lab))}   (operator; -l root)", ""])
 
 
 def _make_keys(lab: Lab, images: Images) -> None:
-    """The lab's key, for operator and root, and how ssh reaches the hosts. All hosts have the host keys of the one root."""
+    """The lab's key, and how ssh reaches the hosts. They all have the host keys of the root they share."""
     if not lab.key.exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", lab.key)
     known = [
@@ -147,36 +155,25 @@ def _make_keys(lab: Lab, images: Images) -> None:
     replace_file(lab.run / "ssh_config", text)
 
 
-def _server(lab: Lab) -> Process | None:
-    found = lab.record.get("server")
-    return Process(found["pid"], found["started"]) if found else None
+def _server(lab: Lab) -> Group:
+    return Group(f"{lab.id}-server")
 
 
 def _serve(lab: Lab, images: Images) -> None:
     folders = {"models": images.model, "images": images.sif, "wheels": images.wheels}
     words = [f"{name}={path}" for name, path in folders.items()]
-    server = _server(lab)
-    if server and server.alive():
-        if lab.record["server"]["folders"] == words:
-            return
-        _end(server)
-    with (lab.run / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [venv_python(), HERE / "server.py", network.controller(lab), str(PORT), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-    lab.record["server"] = {**vars(Process.of(process.pid)), "folders": words}
+    server, log = _server(lab), lab.run / "server.log"
+    if server.kept() and lab.record.get("served") == words:
+        return
+    server.kill()
+    lab.record["served"] = words
     lab.save()
+    argv: list[str | Path] = [venv_python(), HERE / "server.py", network.controller(lab), str(PORT), *words]
+    server.start(argv, log, {"PYTHONDONTWRITEBYTECODE": "1"})
     deadline = time.monotonic() + 20
     while not _serving(lab):
-        if process.poll() is not None or time.monotonic() > deadline:
-            tail = (lab.run / "server.log").read_text()[-2000:]
-            raise LabError(f"the web server does not answer at {url(lab)}; its log ends:\n{tail}")
+        if not server.kept() or time.monotonic() > deadline:
+            raise LabError(f"the web server does not answer at {url(lab)}; its log ends:\n{log.read_text()[-2000:]}")
         time.sleep(0.05)
 
 
@@ -186,10 +183,3 @@ def _serving(lab: Lab) -> bool:
         return direct.open(url(lab) + "/", timeout=2).status == 200
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _end(process: Process) -> None:
-    process.signal(signal.SIGTERM)
-    if not process.wait(5):
-        process.signal(signal.SIGKILL)
-        process.wait(5)

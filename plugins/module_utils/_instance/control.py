@@ -115,7 +115,7 @@ stop() {
   fi
   say "stopping; requests in flight may end first"
   "${stop_command[@]}" || return 1
-  say "stopped"
+  return 0
 }
 
 status() {

@@ -50,6 +50,8 @@ def run_module(module: AnsibleModule) -> None:
         module.fail_json(
             msg=f"{error.filename or home}: {error.strerror}. The task can be run again once that is mended."
         )
+    for warning in answer.pop("warnings", []):
+        module.warn(warning)
     module.exit_json(**answer)
 
 

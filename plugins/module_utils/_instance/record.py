@@ -34,8 +34,8 @@ def read(folder: str) -> dict[str, Any] | None:
         raise ValueError(f"{path(folder)} is not the record of an instance. Move it away to start afresh.")
     if value["format"] > FORMAT:
         raise ValueError(
-            f"{path(folder)} has format {value['format']}, this version of gpufleet.llamacpp knows up to {FORMAT}: a newer "
-            "one wrote it. Use that version or a newer one."
+            f"{path(folder)} has format {value['format']}, this version of gpufleet.llamacpp knows up to {FORMAT}: a "
+            "newer one wrote it. Use that version or a newer one."
         )
     return value
 

@@ -82,7 +82,8 @@ class Spec:
 
     def as_dict(self) -> dict[str, Any]:
         """The form that is recorded on the host: JSON types only."""
-        return {**asdict(self), "env": dict(self.env)}
+        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {**lists, "env": dict(self.env)}
 
 
 def split_args(entries: Sequence[str]) -> list[str]:
@@ -158,7 +159,7 @@ def check(params: Mapping[str, Any]) -> list[str]:
     for option in ("model", "api_key_file", "server_path"):
         problems += _check_path(option, params[option])
     if "://" not in params["image"]:
-        problems += _check_path("image", params["image"])
+        problems += _check_path("image", image_path(params["image"], "/"))
     elif not params["image"].startswith(("http://", "https://")):
         problems.append(f"image: {params['image']!r} has to be a path on the host or an http(s) address.")
     elif not params["image_sha256"]:
@@ -184,9 +185,11 @@ def check(params: Mapping[str, Any]) -> list[str]:
 
 
 def image_path(image: str, home: str) -> str:
-    """Where the image lies on the host: as named, or for an address under <home>/shared with the file's own name."""
+    """Where the image lies on the host. A relative path begins at the home; an address means <home>/shared and the
+    file's own name.
+    """
     if "://" not in image:
-        return image
+        return os.path.join(home, os.path.expanduser(image))
     return os.path.join(home, "shared", os.path.basename(image.split("?")[0].split("#")[0]) or "image.sif")
 
 
