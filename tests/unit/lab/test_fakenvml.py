@@ -129,7 +129,10 @@ def test_without_a_state_file_there_are_four_h200(lab: Lab) -> None:
     assert [gpu["name"] for gpu in read["gpus"]] == ["NVIDIA H200 NVL"] * 4
     assert len({gpu["uuid"] for gpu in read["gpus"]}) == 4
     assert [gpu["bus"] for gpu in read["gpus"]] == sorted(gpu["bus"] for gpu in read["gpus"])
-    assert read["gpus"][0]["memory"] == [143771 * MIB, 625 * MIB, 0, 143146 * MIB]
+    total, reserved, used, free = read["gpus"][0]["memory"]
+    assert (total, reserved, free) == (143771 * MIB, 625 * MIB, total - reserved - used)
+    # The default is auto mode, so servers that run on this machine count.
+    assert used % (512 * MIB) == 0
     assert (read["gpus"][3]["mig"], read["gpus"][3]["ecc"], read["gpus"][3]["mode"]) == ([0, 0], [1, 1], 0)
     assert read["gpus"][0]["links"] == [1] * 18 + ["error 2"]
     assert (read["nvlink"], read["pcie"]) == (0, 0)
@@ -221,10 +224,10 @@ def test_auto_lists_a_real_llama_server_where_its_environment_says(
     lab.write("auto 4600")
     pid = server(visible)
     read = lab.read()["gpus"]
-    # Other servers may run on this machine, so only ours is looked for.
+    # Other servers may start and end on this machine meanwhile, so only ours is looked for.
     assert [index for index, gpu in enumerate(read) if [pid, 4600 * MIB] in gpu["processes"]] == on
-    for gpu in read:
-        assert gpu["memory"][2] == 4600 * MIB * len(gpu["processes"])
+    for index in on:
+        assert read[index]["memory"][2] >= 4600 * MIB
 
 
 def test_auto_ignores_a_process_that_only_mentions_llama_server(lab: Lab) -> None:
