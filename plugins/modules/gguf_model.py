@@ -287,8 +287,9 @@ def run(module: AnsibleModule) -> dict:
     steps = plan(wanted, observed)
     if steps.refusals:
         module.fail_json(msg=sentences(steps.refusals), problems=list(steps.refusals))
-    files, more = foreseen(wanted, observed, steps), {}
-    if not module.check_mode:
+    if module.check_mode:
+        files, more = foreseen(wanted, observed, steps), {}
+    else:
         if params["url"] and steps.bring:
             ensure_library(module, "requests", params["home"] or default_home())
         applied = apply(wanted, observed, steps, model_fetch.bring, model_fetch.needs)
