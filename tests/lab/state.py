@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a lab keeps what it knows: its folders, its record, its processes."""
+"""Where a lab keeps what it knows: its folders and its record; and the few small tools that every other file uses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,49 +25,6 @@ CACHE = WORK / "cache"
 
 class LabError(Exception):
     """Something is wrong that the user can act on; the message says what and how."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process that this lab started. The start time tells it from a stranger that got the same number later."""
-
-    pid: int
-    started: int
-
-    @classmethod
-    def of(cls, pid: int) -> Process:
-        started = start_time(pid)
-        if started is None:
-            raise LabError(f"process {pid} ended as soon as it was started")
-        return cls(pid, started)
-
-    def alive(self) -> bool:
-        return start_time(self.pid) == self.started
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def wait(self, seconds: float) -> bool:
-        """True when the process has ended within that time."""
-        deadline = time.monotonic() + seconds
-        while self.alive():
-            if time.monotonic() > deadline:
-                return False
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
-            time.sleep(0.02)
-        return True
-
-
-def start_time(pid: int) -> int | None:
-    """Clock ticks from boot to the process' start (/proc/PID/stat, field 22). None: there is none, or only a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 @dataclass
@@ -138,7 +95,9 @@ def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def say(text: str) -> None:
-    print(f"lab: {text}", flush=True)
+    # In one write, for builds speak from several threads.
+    sys.stdout.write(f"lab: {text}\n")
+    sys.stdout.flush()
 
 
 def run(*argv: str | Path, check: bool = True, **keywords: object) -> subprocess.CompletedProcess[str]:
@@ -151,14 +110,14 @@ def run(*argv: str | Path, check: bool = True, **keywords: object) -> subprocess
 
 
 def run_long(what: str, argv: Sequence[str | Path], log: Path) -> None:
-    """A command that may take a while: its output goes to a log, a line every five seconds says where it is."""
+    """A command that may take a while: its output goes to a log, a line every ten seconds says where it is."""
     begin = spoken = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
             while process.poll() is None:
                 time.sleep(0.1)
-                if time.monotonic() - spoken > 5:
+                if time.monotonic() - spoken > 10:
                     spoken = time.monotonic()
                     say(f"{what}: {spoken - begin:.0f} s, {last_line(log)[:80]}")
         except BaseException:
