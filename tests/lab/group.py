@@ -30,13 +30,17 @@ class Group:
     def all(prefix: str) -> list[Group]:
         return [Group(folder.name) for folder in sorted(_roots()[0].glob(f"{prefix}*/"))]
 
-    def start(self, argv: Sequence[str | Path], output: Path, environment: dict[str, str]) -> None:
-        """Run a command under a keeper in this group. It outlives us; its output goes to the file."""
+    def wrap(self, argv: Sequence[str | Path]) -> list[str]:
+        """The command that runs this one under a keeper in this group."""
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
+        return [sys.executable, str(KEEPER), ",".join(map(str, self.folders)), *map(str, argv)]
+
+    def start(self, argv: Sequence[str | Path], output: Path, environment: dict[str, str]) -> None:
+        """Run a command in this group. It outlives us; its output goes to the file."""
         with output.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, str(KEEPER), ",".join(map(str, self.folders)), *map(str, argv)],
+                self.wrap(argv),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apt_sources
+from group import Group
 from state import CACHE, REPO, LabError, digest, exclusive, remove_tree, run, run_long, say
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +25,7 @@ VERSION = 1  # raise it when a build function changes what it makes
 
 HOST_PACKAGES = """
     systemd-sysv libpam-systemd dbus dbus-user-session openssh-server cron
-    python3 python3-venv curl iproute2 iputils-ping procps less
+    python3 python3-venv curl ca-certificates iproute2 procps less
     apptainer squashfuse fuse-overlayfs uidmap
 """
 # Nobody reads documentation or translations in a test host.
@@ -50,6 +51,9 @@ install -d -o operator -g operator /data /data/models
 sed -i 's/^root default capabilities = .*/root default capabilities = no/' /etc/apptainer/apptainer.conf
 grep -q '^root default capabilities = no' /etc/apptainer/apptainer.conf
 grep -q '^operator:' /etc/subuid
+# Where a RHEL-family host keeps its certificates; the operator's instances bind this folder and Debian's.
+mkdir -p /etc/pki/tls/certs
+ln -s /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt
 mkdir -p /var/log/journal
 rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/apt.conf.d/99mmdebstrap /etc/hostname
 touch /etc/.updated /var/.updated
@@ -74,6 +78,7 @@ MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 HOST_PYTHON = "3.13"  # Debian trixie's
 WHEEL_PINS = REPO / "roles" / "llamacpp_host" / "files" / "requirements.txt"
 
+BUILDERS = Group(f"lab{digest(str(CACHE))[:6]}-builders")
 GPU_SOURCES = [HERE / "gpu" / "fakenvml.c", HERE / "gpu" / "nvidia-smi"]
 
 
@@ -94,7 +99,7 @@ def build_all() -> Images:
     llama_key = digest(VERSION, SIF_PACKAGES.split(), EXCLUDED, SIF_BIN)
     images = Images(
         root=_path("root", root_key),
-        sif=_path("sif", digest(VERSION, root_key, llama_key, SIF_DEFINITION)),
+        sif=_path("sif", digest(VERSION, llama_key, SIF_DEFINITION)),
         model=_path("model", digest(VERSION, MODEL_PACKAGE, MODEL_SHA256)),
         wheels=_path("wheels", digest(VERSION, HOST_PYTHON, WHEEL_PINS.read_text())),
         gpu=_path("gpu", digest(VERSION, *(path.read_text() for path in GPU_SOURCES))),
@@ -102,6 +107,8 @@ def build_all() -> Images:
     if all(path.exists() for path in vars(images).values()):
         return images
     with exclusive(CACHE / "lock", "another lab is building"):
+        # What a build that was killed has left behind: first its processes, then its folders.
+        BUILDERS.kill()
         for left in CACHE.glob("building-*"):
             remove_tree(left)
         llama = _path("llama", llama_key)  # only a step on the way to the SIF
@@ -109,10 +116,13 @@ def build_all() -> Images:
         steps += [(images.gpu, _build_gpu)]
         if not images.sif.exists():
             steps.insert(1, (llama, _build_llama_root))
-        with ThreadPoolExecutor(max_workers=3) as pool:
-            for future in [pool.submit(_build, path, build) for path, build in steps]:
-                future.result()
-        _build(images.sif, lambda new: _build_sif(new, images.root, llama))
+        try:
+            with ThreadPoolExecutor(max_workers=3) as pool:
+                for future in [pool.submit(_build, path, build) for path, build in steps]:
+                    future.result()
+            _build(images.sif, lambda new: _build_sif(new, images.root, llama))
+        finally:
+            BUILDERS.kill()
         remove_tree(llama)
         _drop_old_roots(images.root)
     return images
@@ -144,7 +154,7 @@ def _mmdebstrap(what: str, new: Path, variant: str, suites: list[str], packages:
     lines = [f"deb [check-valid-until=no signed-by={mirror.keyring}] {mirror.uri} {suite} main" for suite in suites]
     argv = ["mmdebstrap", "--mode=root", f"--variant={variant}", f"--include={','.join(packages.split())}", *hooks]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
-    run_long(what, [*argv, *apt_sources.options(), suites[0], new, *lines], _log(new))
+    run_long(what, BUILDERS.wrap([*argv, *apt_sources.options(), suites[0], new, *lines]), _log(new))
 
 
 def _build_root(new: Path) -> None:
@@ -189,7 +199,7 @@ def _build_sif(new: Path, root: Path, llama: Path) -> None:
     argv += ["--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={new.name}"]
     argv += [f"--directory={scratch}/root", f"--bind={new}:/build/out", f"--bind-ro={llama}:/build/root"]
     argv += ["apptainer", "build", f"/build/out/{SIF_NAME}", "/build/out/image.def"]
-    run_long("image", argv, _log(new))
+    run_long("image", BUILDERS.wrap(argv), _log(new))
     (new / SIF_NAME).chmod(0o644)
     (new / "image.def").unlink()
     remove_tree(scratch)
@@ -224,7 +234,7 @@ def venv_python() -> Path:
 
 def _pip_download(what: str, new: Path, arguments: list[str]) -> None:
     argv: list[str | Path] = [venv_python(), "-m", "pip", "download", "--only-binary=:all:", "--dest", new, *arguments]
-    run_long(what, argv, _log(new))
+    run_long(what, BUILDERS.wrap(argv), _log(new))
 
 
 def _build_gpu(new: Path) -> None:

@@ -126,7 +126,7 @@ def run_long(what: str, argv: Sequence[str | Path], log: Path) -> None:
             raise
     if process.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise LabError(f"{what}: {argv[0]} failed with {process.returncode}:\n{tail}")
+        raise LabError(f"{what} failed with {process.returncode}; {log} ends:\n{tail}")
 
 
 def last_line(log: Path) -> str:
