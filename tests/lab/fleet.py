@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 import urllib.error
 import urllib.request
@@ -46,7 +47,7 @@ def up(lab: Lab, count: int) -> None:
     for number in range(1, count + 1):
         known.setdefault(f"gpu{number}", {"number": number})
     network.up(lab)
-    _make_keys(lab, images)
+    _make_keys(lab)
     _serve(lab, images)
     started = []
     for one in hosts(lab):
@@ -107,7 +108,7 @@ def inventory(lab: Lab) -> dict:
     common = {
         "ansible_user": "operator",
         "ansible_ssh_private_key_file": str(lab.key),
-        "ansible_ssh_common_args": f"-F {lab.run}/ssh_config",
+        "ansible_ssh_common_args": f"-F {shlex.quote(str(lab.run / 'ssh_config'))}",
         "ansible_python_interpreter": "/usr/bin/python3",
         "lab_url": url(lab),
         "lab_model_url": f"{url(lab)}/models/{MODEL_NAME}",
@@ -127,24 +128,23 @@ def status(lab: Lab) -> str:
         f"{url(lab)}/ {'serves models, images, wheels' if _server(lab).kept() else 'DOWN'}",
     ]
     lines += [f"{one.name}  {one.address}  {one.state()}" for one in hosts(lab)]
-    return "\n".join([*lines, f"ssh -F {lab.run}/ssh_config {' | '.join(addresses(lab))}   (operator; -l root)", ""])
+    ssh = shlex.join(["ssh", "-F", f"{lab.run}/ssh_config"])
+    return "\n".join([*lines, f"{ssh} {' | '.join(addresses(lab))}   (operator; -l root)", ""])
 
 
-def _make_keys(lab: Lab, images: Images) -> None:
-    """The lab's key, and how ssh reaches the hosts. They all have the host keys of the root they share."""
-    if not lab.key.exists():
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", lab.key)
-    known = [
-        f"{address},{name} {key.read_text().strip()}\n"
-        for name, address in addresses(lab).items()
-        for key in images.root.glob("etc/ssh/ssh_host_*_key.pub")
-    ]
+def _make_keys(lab: Lab) -> None:
+    """The key of the lab's users, the host key that all hosts have, and how ssh reaches them."""
+    for key in (lab.key, lab.host_key):
+        if not key.exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", key)
+    public = lab.host_key.with_suffix(".pub").read_text().strip()
+    known = [f"{address},{name} {public}\n" for name, address in addresses(lab).items()]
     replace_file(lab.run / "known_hosts", "".join(known))
     options = {
         "User": "operator",
-        "IdentityFile": lab.key,
+        "IdentityFile": f'"{lab.key}"',
         "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": lab.run / "known_hosts",
+        "UserKnownHostsFile": f'"{lab.run}/known_hosts"',
         "StrictHostKeyChecking": "yes",
         "ConnectTimeout": 10,
         "LogLevel": "ERROR",

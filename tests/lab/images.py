@@ -18,7 +18,7 @@ from pathlib import Path
 
 import apt_sources
 from group import Group
-from state import CACHE, REPO, LabError, digest, exclusive, remove_tree, run, run_long, say
+from state import CACHE, REPO, LabError, digest, exclusive, mount_overlay, remove_tree, run, run_long, say
 
 HERE = Path(__file__).resolve().parent
 VERSION = 1  # raise it when a build function changes what it makes
@@ -191,18 +191,21 @@ def _build_sif(new: Path, root: Path, llama: Path) -> None:
     say(f"building {SIF_NAME} (about 15 s)")
     (new / "image.def").write_text(SIF_DEFINITION)
     scratch = new / "scratch"
-    for name in ("upper", "work", "root"):
-        (scratch / name).mkdir(parents=True)
-    options = f"lowerdir={root},upperdir={scratch}/upper,workdir={scratch}/work"
-    run("mount", "-t", "overlay", "overlay", "-o", options, scratch / "root")
+    mount_overlay("lab", root, scratch)
     argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]
     argv += ["--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={new.name}"]
-    argv += [f"--directory={scratch}/root", f"--bind={new}:/build/out", f"--bind-ro={llama}:/build/root"]
+    argv += [f"--directory={scratch}/root", f"--bind={_escape(new)}:/build/out"]
+    argv += [f"--bind-ro={_escape(llama)}:/build/root"]
     argv += ["apptainer", "build", f"/build/out/{SIF_NAME}", "/build/out/image.def"]
     run_long("image", BUILDERS.wrap(argv), _log(new))
     (new / SIF_NAME).chmod(0o644)
     (new / "image.def").unlink()
     remove_tree(scratch)
+
+
+def _escape(path: Path) -> str:
+    """A path in systemd-nspawn's SOURCE:DESTINATION."""
+    return str(path).replace("\\", "\\\\").replace(":", "\\:")
 
 
 def _build_model(new: Path) -> None:

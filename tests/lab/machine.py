@@ -14,7 +14,7 @@ from pathlib import Path
 import network
 from group import Group
 from images import Images
-from state import Lab, LabError, digest, last_line, remove_tree, run
+from state import Lab, LabError, digest, last_line, mount_overlay, remove_tree, run
 
 BOOT_SECONDS = 60
 SHUTDOWN_SECONDS = 40
@@ -56,11 +56,8 @@ class Host:
             self.wipe()
             self.record["root"] = base
             self.lab.save()
-        for name in ("upper", "work", "root"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
         if not os.path.ismount(self.root):
-            layers = f"lowerdir={images.root},upperdir={self.folder}/upper,workdir={self.folder}/work"
-            run("mount", "-t", "overlay", self.lab.id, "-o", layers, self.root)
+            mount_overlay(self.lab.id, images.root, self.folder)
         if not (self.root / "etc/hostname").exists():
             self._make_individual()
         self._install_gpu(images.gpu)
@@ -77,6 +74,10 @@ class Host:
             keys.parent.mkdir(mode=0o700, exist_ok=True)
             shutil.copy(f"{self.lab.key}.pub", keys)
             run("chroot", self.root, "chown", "-R", f"{owner}:", f"/{home}/.ssh")
+        for key in (self.root / "etc/ssh").glob("ssh_host_*"):
+            key.unlink()
+        for key in (self.lab.host_key, self.lab.host_key.with_suffix(".pub")):
+            shutil.copy(key, self.root / "etc/ssh" / key.name)
         (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{network.controller(self.lab)} controller\n{names}")
         (self.root / "etc/machine-id").write_text(digest(self.lab.id, self.name, time.time())[:32] + "\n")
         (self.root / "etc/hostname").write_text(f"{self.name}\n")

@@ -59,6 +59,10 @@ class Lab:
     def key(self) -> Path:
         return self.run / "id_ed25519"
 
+    @property
+    def host_key(self) -> Path:
+        return self.run / "ssh_host_ed25519_key"
+
     def save(self) -> None:
         self.run.mkdir(parents=True, exist_ok=True)
         replace_file(self.run / "lab.json", json.dumps(self.record, indent=2) + "\n")
@@ -132,6 +136,16 @@ def run_long(what: str, argv: Sequence[str | Path], log: Path) -> None:
 def last_line(log: Path) -> str:
     lines = re.split(r"[\r\n]+", log.read_text(errors="replace").strip())
     return lines[-1].strip()
+
+
+def mount_overlay(name: str, lower: Path, folder: Path) -> None:
+    """Mount folder/root: the lower folder, with what is written kept in folder/upper."""
+    for part in ("upper", "work", "root"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    # Relative to .lab: the checkout's path may hold a comma or a colon, which mean something in mount options.
+    places = {"lowerdir": lower, "upperdir": folder / "upper", "workdir": folder / "work"}
+    options = ",".join(f"{option}={path.relative_to(WORK)}" for option, path in places.items())
+    run("mount", "-t", "overlay", name, "-o", options, folder / "root", cwd=WORK)
 
 
 def mounts_under(folder: Path) -> list[str]:
