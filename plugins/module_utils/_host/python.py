@@ -48,5 +48,5 @@ def ensure_library(module: AnsibleModule, distribution: str, home: str) -> None:
     Called before anything is changed: a respawned module begins from its first line.
     """
     if not prefer_library(distribution, home):
-        where = f"It is looked for in {venv_python(home)} too: the role gpufleet.llamacpp.llamacpp_host puts it there"
+        where = f"and looked for in {venv_python(home)} too, where the role gpufleet.llamacpp.llamacpp_host puts it"
         module.fail_json(msg=missing_required_lib(distribution, reason=where))

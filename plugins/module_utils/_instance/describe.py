@@ -102,7 +102,7 @@ def gpu_memory(runner_pid: int | None) -> list[dict[str, Any]]:
         gpus = gpu.read_gpus()
     except gpu.NvmlUnavailable:
         return []
-    ours = set(runner.tree(runner_pid))
+    ours = set(runner.below(runner_pid))
     held = [(card, sum(held.memory or 0 for held in card.processes if held.pid in ours)) for card in gpus]
     return [
         {"index": card.index, "uuid": card.uuid, "memory": memory, "total": card.memory_total}

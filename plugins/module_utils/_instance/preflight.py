@@ -30,7 +30,7 @@ def port_problems(spec: Spec, home: str, our_runner: int | None) -> list[str]:
     holders = ports.listeners(spec.port)
     if not holders or neighbours:
         return problems
-    ours = set(runner.tree(our_runner)) if our_runner else set()
+    ours = set(runner.below(our_runner)) if our_runner else set()
     # A holder whose pid we may not see belongs to somebody else: of our own processes we see it.
     strangers = [holder for holder in holders if holder.pid not in ours]
     return [
