@@ -68,6 +68,17 @@ def short(seconds: int | None) -> str:
     return f"{seconds}s"
 
 
+def ranges(numbers: list[int]) -> str:
+    """Sorted numbers as a person writes them: 0-3, or 0,2-3."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
 def row(host: str, one: dict) -> tuple[str, ...]:
     """One instance as a row of the table."""
     model, release = one.get("model") or {}, one.get("release") or {}
@@ -80,7 +91,7 @@ def row(host: str, one: dict) -> tuple[str, ...]:
         (model.get("name") or "-")[:12],
         model.get("quantization") or "-",
         str(one.get("context_size") or "-"),
-        ",".join(str(gpu["index"]) for gpu in one.get("gpu_memory", [])) or "-",
+        ranges([gpu["index"] for gpu in one.get("gpu_memory", [])]) or "-",
         f"{rate:.0f}" if rate else "-",
     )
 
