@@ -34,7 +34,6 @@ import urllib.request
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
-MARK = "LLAMACPP_INSTANCE"  # in the environment of all we start, so that leftovers are told from other processes
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again cannot help, and the managers are told not to
 LOG_BYTES, LOG_FILES = 20 * 1024 * 1024, 5
 START_EVERY = 0.5  # s between two looks at a server that is loading
@@ -50,7 +49,7 @@ FAILED_START_PAUSE = 10.0  # s, see Runner.pause
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 LIBC = ctypes.CDLL(None)
 # Never through a proxy, and the certificate of our own server on this host carries some public name if it carries any.
 OPENER = urllib.request.build_opener(
@@ -133,6 +132,7 @@ class Process(NamedTuple):
     """A line of the process table; start, in clock ticks since boot, makes the pid unmistakable."""
 
     parent: int
+    session: int
     start: int
     name: str
 
@@ -144,50 +144,40 @@ def process(pid: int) -> Process | None:
             head, dummy, tail = file.read().rpartition(")")
     except OSError:
         return None
-    fields = tail.split()
-    return None if fields[0] in "ZX" else Process(int(fields[1]), int(fields[19]), head.partition("(")[2])
+    state, parent, dummy, session, *rest = tail.split()
+    return None if state in "ZX" else Process(int(parent), int(session), int(rest[15]), head.partition("(")[2])
 
 
-def tree(*roots: int) -> dict[int, Process]:
-    """The living ones of the roots and everything that descends from any of them."""
-    table = {pid: entry for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (entry := process(pid))}
+def processes() -> dict[int, Process]:
+    """The process table."""
+    return {pid: entry for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (entry := process(pid))}
+
+
+def below(pid: int) -> list[int]:
+    """All that descends from a process; for our own, all that we started: as subreaper we inherit the orphans."""
+    table = processes()
     found: set[int] = set()
-    more = set(roots)
+    more = {pid}
     while more:
         found |= more
-        more = {pid for pid, entry in table.items() if entry.parent in found} - found
-    return {pid: table[pid] for pid in sorted(found) if pid in table}
+        more = {other for other, entry in table.items() if entry.parent in found} - found
+    return sorted(found - {pid})
 
 
-def below_us() -> list[int]:
-    """Everything we started: orphans are our children too, because we are their subreaper."""
-    return [pid for pid in tree(os.getpid()) if pid != os.getpid()]
+def boot_id() -> str:
+    """Which boot this is: pids and clock ticks of another one mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
-def marked(directory: str) -> list[int]:
-    """This user's processes with the mark of this instance in their environment, and what descends from them."""
-    mark = f"{MARK}={directory}".encode()
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.stat("/proc/" + name).st_uid == os.getuid():
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    found += [int(name)] if mark in file.read().split(b"\0") else []
-        except OSError:  # gone meanwhile, or not ours to read
-            continue
-    return [pid for pid in tree(*found) if pid != os.getpid()]
-
-
-def former_runner(state_file: str) -> list[int]:
-    """The runner that the state file names, if that very process still lives."""
+def former_run(state_file: str) -> dict[str, Any]:
+    """The state that the runner before us left, if it was written since the boot."""
     try:
         with open(state_file, encoding="utf-8") as file:
             value = json.load(file)
-        pid, start = int(value["runner_pid"]), value["runner_start"]
+        return value if value["boot"] == boot_id() and value["runner_pid"] != os.getpid() else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    entry = process(pid)
-    return [pid] if entry and entry.start == start and pid != os.getpid() else []
+        return {}
 
 
 def send(pids: list[int], number: int) -> None:
@@ -197,12 +187,6 @@ def send(pids: list[int], number: int) -> None:
             os.kill(pid, number)
         except OSError:
             continue
-
-
-def prepare_child() -> None:
-    """In the child before exec: die with the runner, and hear the signals that the runner has blocked for itself."""
-    LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class Notifier:
@@ -273,16 +257,15 @@ class Runner:
         self.alive_at = self.moved_at = time.monotonic()
         self.last_seen: Any = None
         me = process(os.getpid())
-        self.state: dict[str, Any] = {"runner_pid": os.getpid(), "runner_start": me and me.start, "launch": launch.id}
-        self.state.update(started=None, server_pid=None, server_start=None, ready=None, exit=None)
+        self.state: dict[str, Any] = {"runner_pid": os.getpid(), "runner_start": me and me.start, "boot": boot_id()}
+        self.state.update(launch=launch.id, started=None, container_pid=None, server_pid=None, server_start=None)
+        self.state.update(ready=None, exit=None)
 
     def run(self) -> int:
         """Start, watch, stop, clean up; returns the exit status for the manager."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # sigtimedwait takes them, so they interrupt nothing
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        long = self.launch.drain_timeout + self.launch.stop_timeout + GRACE
-        self.end("a runner whose manager is gone", lambda: former_runner(self.state_file), long, signal.SIGTERM)
-        self.end("what a former run left", lambda: marked(self.directory), GRACE, signal.SIGTERM)
+        self.clear()
         if self.asked:
             return 0
         self.start()
@@ -290,7 +273,7 @@ class Runner:
         if trouble:
             self.log.mark(trouble + "; ending the server, to be started again")
             self.stop(SECOND_TERM)
-        self.end("what the container left", below_us, SWEEP_GRACE)
+        self.end("what the container left", lambda: below(os.getpid()), SWEEP_GRACE)
         if self.log.reader:
             self.log.reader.join(2.0)  # the last words; bounded, because a process that escaped may hold the pipe
         return self.finish(trouble)
@@ -333,6 +316,25 @@ class Runner:
             self.wait(0.1)
             left = find()
 
+    def clear(self) -> None:
+        """End what a former run left: a runner whose manager is gone, and the container of a runner that was killed.
+
+        All of a container is in the session that start() makes. Nothing else marks it: Apptainer's starter wipes its
+        environment, and its change of credentials takes away a death signal that we would set.
+        """
+        former = former_run(self.state_file)
+        pid, start, session = (former.get(key) for key in ("runner_pid", "runner_start", "container_pid"))
+
+        def runner() -> list[int]:
+            return [one for one, entry in processes().items() if one == pid and entry.start == start]
+
+        def container() -> list[int]:
+            return [one for one, entry in processes().items() if entry.session == session]
+
+        patience = self.launch.drain_timeout + self.launch.stop_timeout + GRACE
+        self.end("a runner whose manager is gone", runner, patience, signal.SIGTERM)
+        self.end("what a former run left", container, GRACE, signal.SIGTERM)
+
     def save(self, **changes: Any) -> None:
         """Update the state file. A full disk costs the record, not the service."""
         self.state.update(changes)
@@ -344,25 +346,31 @@ class Runner:
             self.log.mark(f"{self.state_file} cannot be written: {error.strerror}")
 
     def start(self) -> None:
-        """Start the container in a session of its own: a Ctrl-C at our terminal must not reach it before the drain."""
+        """Start the container in a session of its own: see clear(), and a Ctrl-C at our terminal is not for it."""
         self.log.mark(f"starting {self.launch.id}")
         self.save(started=time.time())
+        if health(self.launch.url, PROBE_TIMEOUT) is not None:  # or we would take its answers for those of our server
+            self.log.mark(f"something else answers at {self.launch.url} already")
+            self.status = 1
+            return
         try:
             child = subprocess.Popen(
                 self.launch.argv,
-                env={**self.launch.env, MARK: self.directory},
+                env=self.launch.env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self.log.to_file else None,
                 stderr=subprocess.STDOUT if self.log.to_file else None,
                 start_new_session=True,
-                preexec_fn=prepare_child,  # safe: no thread runs yet
+                # What we have blocked for ourselves is not blocked for it. Safe, because no thread runs yet.
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),
             )
         except OSError as error:
             self.log.mark(f"{self.launch.argv[0]} cannot be started: {error.strerror}")
             self.status = 127 if isinstance(error, FileNotFoundError) else 126
             return
         self.child = child.pid
+        self.save(container_pid=child.pid)
         child.returncode = 0  # wait() reaps all children, Popen must not wait for this one as well
         if child.stdout:
             self.log.follow(child.stdout)
@@ -387,7 +395,8 @@ class Runner:
         """Is the server ready? 503 is loading, which takes as long as it takes."""
         code = health(self.launch.url, PROBE_TIMEOUT)
         if self.state["server_pid"] is None:
-            servers = [(pid, entry.start) for pid, entry in tree(self.child).items() if entry.name == "llama-server"]
+            entries = [(pid, process(pid)) for pid in [self.child, *below(self.child)]]
+            servers = [(pid, entry.start) for pid, entry in entries if entry and entry.name == "llama-server"]
             if servers:
                 self.save(server_pid=servers[0][0], server_start=servers[0][1])
         silent = time.monotonic() - self.alive_at
@@ -458,7 +467,7 @@ class Runner:
                 send([self.child], signal.SIGTERM)
                 self.wait_exit(min(seconds, deadline - time.monotonic()))
         if self.status is None:
-            self.end("a server that TERM did not end", below_us, 0.0)
+            self.end("a server that TERM did not end", lambda: below(os.getpid()), 0.0)
 
     def finish(self, trouble: str) -> int:
         """Record the end and work out the exit status."""

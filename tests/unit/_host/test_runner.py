@@ -64,7 +64,7 @@ server.serve_forever()
 CONTAINER = """#!{python} -IS
 import os, signal, subprocess, sys
 here = os.path.dirname(os.path.abspath(__file__))
-helper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+helper = subprocess.Popen(["sleep", "1000"], preexec_fn=os.setpgrp, env={{}})
 child = subprocess.Popen([here + "/llama-server", *sys.argv[1:]], env={{}})
 with open(here + "/pids", "w") as file:
     file.write(f"{{os.getpid()}} {{helper.pid}} {{child.pid}}")
@@ -107,6 +107,7 @@ class Instance:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.started: list[subprocess.Popen[str]] = []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -167,8 +168,6 @@ def instance(tmp_path: Path) -> Iterator[Instance]:
     for process in value.started:
         process.kill()
         process.communicate(timeout=LIMIT)
-    left = runner.marked(str(tmp_path))
-    runner.send(left, signal.SIGKILL)
     with contextlib.suppress(OSError, ValueError):
         runner.send(value.pids(), signal.SIGKILL)
 
@@ -205,8 +204,7 @@ def test_environment_is_exactly_the_launch(instance: Instance) -> None:
     process = instance.start()
     instance.ready(process)
     environ = Path(f"/proc/{instance.pids()[0]}/environ").read_text().split("\0")
-    assert {word.partition("=")[0] for word in environ if word} == {"ONLY", "PATH", "LLAMACPP_INSTANCE"}
-    assert f"LLAMACPP_INSTANCE={instance.folder}" in environ
+    assert {word.partition("=")[0] for word in environ if word} == {"ONLY", "PATH"}
     assert os.getsid(instance.pids()[0]) == instance.pids()[0]
 
 
@@ -292,17 +290,18 @@ def test_the_container_command_does_not_exist(instance: Instance) -> None:
     assert "/nonexistent/apptainer cannot be started: No such file" in instance.log()
 
 
-def test_killed_runner_takes_the_server_along_and_the_next_one_clears_the_rest(instance: Instance) -> None:
+def test_after_a_killed_runner_the_next_one_clears_up(instance: Instance) -> None:
     process = instance.start()
     instance.ready(process)
     old = instance.pids()
     os.kill(process.pid, signal.SIGKILL)
-    until(lambda: gone([old[0], old[2]]), "the death signal of the container")
-    assert not gone([old[1]])
+    assert ended(process) == -signal.SIGKILL
+    assert all(map(runner.process, old))
     process = instance.start()
-    instance.ready(process)
+    state = instance.ready(process)
     assert gone(old)
-    assert not gone(instance.pids())
+    assert state["server_pid"] == instance.pids()[2]
+    assert all(map(runner.process, instance.pids()))
 
 
 def test_a_live_runner_whose_manager_died_is_replaced(instance: Instance) -> None:
@@ -316,10 +315,30 @@ def test_a_live_runner_whose_manager_died_is_replaced(instance: Instance) -> Non
     assert "ending a runner whose manager is gone" in instance.log()
 
 
-def test_a_reused_pid_in_running_json_is_left_alone(instance: Instance) -> None:
+def test_a_port_that_answers_already_is_not_taken_for_ours(instance: Instance) -> None:
+    neighbour = Instance(instance.folder / "neighbour")
+    process = neighbour.start()
+    instance.started.append(process)
+    neighbour.ready(process)
+    instance.launch["url"] = neighbour.launch["url"]
+    mine = instance.start()
+    assert ended(mine) == 1
+    assert instance.running()["ready"] is None
+    assert "something else answers at http://127.0.0.1:" in instance.log()
+    process.terminate()
+    assert ended(process) == 0
+
+
+@pytest.mark.parametrize("other", ["process", "boot"])
+def test_a_reused_pid_in_running_json_is_left_alone(instance: Instance, other: str) -> None:
     bystander = subprocess.Popen(["sleep", "1000"])
     try:
-        (instance.folder / "running.json").write_text(json.dumps({"runner_pid": bystander.pid, "runner_start": 1}))
+        found = runner.process(bystander.pid)
+        assert found is not None
+        state = {"runner_pid": bystander.pid, "runner_start": found.start, "boot": "before"}
+        if other == "process":
+            state.update(runner_start=found.start - 1, boot=runner.boot_id())
+        (instance.folder / "running.json").write_text(json.dumps(state))
         instance.ready(instance.start())
         assert bystander.poll() is None
     finally:
