@@ -18,13 +18,25 @@ def start_ticks(pid: int) -> int | None:
 
     A zombie counts as none: it serves nothing any more.
     """
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def parent_of(pid: int) -> int | None:
+    """The process that this one is a child of, or None where it is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _stat(pid: int) -> list[str] | None:
+    """/proc/PID/stat from the third field on; None for no process, and for a zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             # The command in parentheses may hold anything, so the fields are counted from its closing one.
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    return None if fields[0] in ("Z", "X") else fields
 
 
 def alive(pid: int | None, ticks: int | None) -> bool:

@@ -25,7 +25,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.ba
     Unit,
     UnitState,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import alive
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import alive, command, parent_of
 
 # %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
 MAIN = """\
@@ -174,12 +174,22 @@ class Supervisor(Manager):
     def observe(self, unit: Unit) -> UnitState:
         if not os.path.exists(self.path(unit)):
             return UnitState(detail="not installed")
-        state = parse_status(unit.name, self.ask("status", unit.name)[1])
         orphan = self.orphan(unit)
+        if orphan and self.daemon_is_parent(orphan):
+            return UnitState(True, self.enabled(unit), active=True, pid=orphan, detail="RUNNING")
+        state = parse_status(unit.name, self.ask("status", unit.name)[1])
         if orphan and not state.active:
             detail = "the server runs, but supervisord does not: nobody would start it again"
             state = UnitState(active=True, pid=orphan, detail=detail)
         return UnitState(True, self.enabled(unit), state.active, state.pid, state.failed, state.detail)
+
+    def daemon_is_parent(self, pid: int) -> bool:
+        """Whether our supervisord has this process as its child. /proc tells in no time what supervisorctl, a whole
+
+        Python program, tells in a third of a second.
+        """
+        parent = command(parent_pid) if (parent_pid := parent_of(pid)) else []
+        return any("supervisord" in word for word in parent) and self.conf in parent
 
     def orphan(self, unit: Unit) -> int | None:
         """The runner that running.json names, if it lives. It outlives a supervisord that was killed."""
