@@ -71,9 +71,8 @@ def measure() -> None:
         )
     median = {name: statistics.median(times[name]) for name in RUNS}
     ratio = median[OURS] / median[PLAIN]
-    print(
-        f"\nno-change deploy, 1 host x 1 instance, {ROUNDS} rounds in turn, {os.cpu_count()} cores, {platform.machine()}"
-    )
+    where = f"{os.cpu_count()} cores, {platform.machine()}"
+    print(f"\nno-change deploy, 1 host x 1 instance, {ROUNDS} rounds in turn, {where}")
     print(f"{'':18}  {'median':>8}  {'min-max':>13}  tasks")
     for name in RUNS:
         low, high = min(times[name]), max(times[name])
