@@ -1,11 +1,78 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Everything runs in the checkout, under whatever name: the collection is found through .collections, never in a home.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+TESTS := lint types sanity unit build molecule
 
-venv:
+help: ## show this page
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+link:
 	@mkdir -p .collections/ansible_collections/gpufleet
 	@ln -sfn ../../.. .collections/ansible_collections/gpufleet/llamacpp
-	@python3 tools/venv.py .venv requirements/dev.txt
 
-unit: venv
-	@.venv/bin/pytest tests/unit
-.PHONY: venv unit
+setup: ## install what the lab needs from apt (as root; does nothing where all is there)
+	@tests/lab/lab setup
+
+venv: link ## make .venv with everything that checks the collection
+	@python3 tools/fill_venv.py .venv requirements/dev.txt
+
+demo: setup link ## two fresh hosts, deploy-4403.yml, and a question to the model
+	@python3 tools/fill_venv.py .venv requirements/lab.txt
+	@.venv/bin/python tools/demo.py
+
+down: ## take the demonstration's hosts away
+	@tests/lab/lab down
+
+test: setup venv ## everything that can fail: lint, types, sanity, units, build, and scenarios on the lab
+	@set -e; for part in $(TESTS); do \
+	  printf '\n== make %s\n' $$part; begin=$$SECONDS; $(MAKE) $$part; \
+	  printf '== make %s: %d s\n' $$part $$((SECONDS - begin)); \
+	done
+	@printf '\nAll green.\n'
+
+lint: venv ## ruff, yamllint, ansible-lint, changelog, documentation
+	@ruff check . && ruff format --check --quiet . || { echo "ruff format . would mend the layout"; exit 1; }
+	@yamllint --strict .
+	@ansible-lint --offline --quiet
+	@antsibull-changelog lint
+	@cd .collections/ansible_collections/gpufleet/llamacpp && antsibull-docs lint-collection-docs \
+	  --plugin-docs --validate-collection-refs=self --disallow-unknown-collection-refs .
+
+types: venv ## mypy
+	@mypy plugins tools tests/lab
+
+sanity: venv ## ansible-test sanity, all tests, no ignore file, on the oldest and the newest ansible-core here
+	@.venv/bin/python tools/sanity.py
+
+unit: venv ## unit tests, on the oldest and the newest ansible-core here
+	@.venv/bin/python tools/unit.py
+
+molecule: setup venv ## scenarios on the lab's hosts
+	@LAB=molecule molecule test --all
+
+bench: setup venv ## a deploy without a change against the same with builtin modules
+	@.venv/bin/python tools/bench.py
+
+build: venv ## build the collection into .build/ and look into it
+	@.venv/bin/python tools/build.py
+
+importer: build ## have galaxy-importer judge what was built
+	@python3 tools/fill_venv.py .build/importer requirements/importer.txt
+	@.venv/bin/python tools/build.py --importer .build/importer
+
+lab: setup link ## two fresh hosts, without anything on them
+	@python3 tools/fill_venv.py .venv requirements/lab.txt
+	@tests/lab/lab up 2
+
+clean: ## take all hosts away, and remove everything that was made here
+	@LAB=molecule tests/lab/lab down; LAB=bench tests/lab/lab down; tests/lab/lab down
+	@rm -rf .build .venv .collections .lab .ruff_cache
+
+.PHONY: help link setup venv demo down test $(TESTS) bench importer lab clean

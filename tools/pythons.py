@@ -18,12 +18,12 @@ FLOOR_VERSIONS = ("3.11", "3.12", "3.13")
 def version_of(python: str) -> str | None:
     """The interpreter's "3.11", or None where it does not run or cannot make an environment.
 
-    A pyenv shim exists for every version that pyenv has, and runs only the selected ones: so it is asked, not looked at.
+    pyenv has a shim for every version and runs only the selected ones: so the interpreter is asked, not looked at.
     """
     # Debian ships ensurepip with python3-venv only; without it `python -m venv` makes an environment that lacks pip.
     question = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        answer = subprocess.run([python, "-c", question], capture_output=True, text=True, timeout=20)
+        answer = subprocess.run([python, "-c", question], capture_output=True, check=False, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

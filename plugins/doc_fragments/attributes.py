@@ -13,7 +13,7 @@ attributes:
   check_mode:
     description: Can run in C(check_mode) and return the changed status prediction without modifying the host.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description: Will return details on what has changed, or in C(check_mode) would change, when in diff mode.
   idempotent:
     description:
       - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
@@ -46,8 +46,8 @@ options: {}
 attributes:
   action_group:
     description: >-
-      Use C(group/gpufleet.llamacpp.llamacpp) in C(module_defaults) to set defaults for this module together with the others
-      of the collection.
+      Use C(group/gpufleet.llamacpp.llamacpp) in C(module_defaults) to set defaults for this module together with the
+      others of the collection.
     support: full
     membership:
       - gpufleet.llamacpp.llamacpp

@@ -21,7 +21,9 @@ def pytest_configure() -> None:
     try:
         from ansible_collections.gpufleet.llamacpp.plugins.module_utils import _result
     except ImportError:
-        raise pytest.UsageError("The collection is not on Python's path: run `make unit` (or `make venv` once).") from None
+        raise pytest.UsageError(
+            "The collection is not on Python's path: run `make unit`, or `make venv` once."
+        ) from None
     found = Path(str(_result.__file__)).resolve().parents[2]
     if found != ROOT:
         raise pytest.UsageError(f"Python finds another copy of the collection, {found}, and not {ROOT}.")
@@ -31,8 +33,8 @@ def pytest_configure() -> None:
 def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """Run a module's main() in this process and return the result that it prints; ``failed`` is true where it failed.
 
-    ``run_module(gguf_model, {"path": "/models/a.gguf"}, check=True, diff=True)``. An exception that is no module result is
-    raised as it is: on a host it would be a traceback.
+    ``run_module(gguf_model, {"path": "/models/a.gguf"}, check=True, diff=True)``. An exception that is no module result
+    is raised as it is: on a host it would be a traceback.
     """
 
     def run(module: ModuleType, args: dict[str, Any], *, check: bool = False, diff: bool = False) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make a virtual environment hold exactly what a requirements file pins; nothing is done when it already does.
 
-Usage: venv.py FOLDER REQUIREMENTS [PYTHON]
+Usage: fill_venv.py FOLDER REQUIREMENTS [PYTHON]
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def wanted(folder: Path, requirements: Path) -> str:
     return digest.hexdigest()
 
 
+def stamp_of(folder: Path, requirements: Path) -> Path:
+    """The file that says which pins of the requirements file the environment has."""
+    return folder / f".{requirements.parent.name}-{requirements.name}.sha256"
+
+
 def install(python: str, requirements: Path) -> None:
     """Run pip, showing how far it is every ten seconds. Raises SystemExit with pip's last lines."""
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
@@ -67,10 +72,9 @@ def install(python: str, requirements: Path) -> None:
 
 
 def make(folder: Path, requirements: Path, python: str | None = None) -> None:
-    """Bring the environment to what the file pins. An older one is replaced where its Python or its place is another."""
-    identity = wanted(folder, requirements)
-    stamp = folder / f".{requirements.name}.sha256"
-    if stamp.exists() and stamp.read_text() == identity:
+    """Bring the environment to what the file pins; it is made anew where its Python or its place is another."""
+    stamp = stamp_of(folder, requirements)
+    if stamp.exists() and stamp.read_text() == wanted(folder, requirements):
         return
     python = python or pythons.for_floor()
     own = str(folder / "bin" / "python")
@@ -85,7 +89,9 @@ def make(folder: Path, requirements: Path, python: str | None = None) -> None:
     name = os.path.relpath(folder)
     print(f"Filling {name} from {os.path.relpath(requirements)} (Python {pythons.version_of(own)})", flush=True)
     install(own, requirements)
-    stamp.write_text(identity)
+    # Whoever asks for a part of it later, has it.
+    for path in files_of(requirements):
+        stamp_of(folder, path).write_text(wanted(folder, path))
     print(f"  {name} is ready, {time.monotonic() - begin:.0f} s", flush=True)
 
 
