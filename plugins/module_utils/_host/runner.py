@@ -180,6 +180,23 @@ def former_run(state_file: str) -> dict[str, Any]:
         return {}
 
 
+def runner_of(state: dict[str, Any]) -> list[int]:
+    """The runner that wrote this state, if it lives."""
+    pid, start = state.get("runner_pid"), state.get("runner_start")
+    entry = process(pid) if pid else None
+    return [pid] if pid and entry and entry.start == start else []
+
+
+def container_of(state: dict[str, Any]) -> list[int]:
+    """What lives of the container in this state: all of the session that Runner.start made.
+
+    Nothing else marks it. Apptainer's starter wipes the environment that it was given, and its change of credentials
+    takes away a death signal, so the container outlives a runner that is killed.
+    """
+    session = state.get("container_pid")
+    return [pid for pid, entry in processes().items() if entry.session == session]
+
+
 def send(pids: list[int], number: int) -> None:
     """Signal those that are still there."""
     for pid in pids:
@@ -317,23 +334,11 @@ class Runner:
             left = find()
 
     def clear(self) -> None:
-        """End what a former run left: a runner whose manager is gone, and the container of a runner that was killed.
-
-        All of a container is in the session that start() makes. Nothing else marks it: Apptainer's starter wipes its
-        environment, and its change of credentials takes away a death signal that we would set.
-        """
+        """End what a former run left: a runner whose manager is gone, and the container of a runner that was killed."""
         former = former_run(self.state_file)
-        pid, start, session = (former.get(key) for key in ("runner_pid", "runner_start", "container_pid"))
-
-        def runner() -> list[int]:
-            return [one for one, entry in processes().items() if one == pid and entry.start == start]
-
-        def container() -> list[int]:
-            return [one for one, entry in processes().items() if entry.session == session]
-
         patience = self.launch.drain_timeout + self.launch.stop_timeout + GRACE
-        self.end("a runner whose manager is gone", runner, patience, signal.SIGTERM)
-        self.end("what a former run left", container, GRACE, signal.SIGTERM)
+        self.end("a runner whose manager is gone", lambda: runner_of(former), patience, signal.SIGTERM)
+        self.end("what a former run left", lambda: container_of(former), GRACE, signal.SIGTERM)
 
     def save(self, **changes: Any) -> None:
         """Update the state file. A full disk costs the record, not the service."""

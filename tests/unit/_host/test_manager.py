@@ -9,7 +9,9 @@ import dataclasses
 import os
 import re
 import shlex
+import signal
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -401,12 +403,31 @@ def test_supervisor_a_runner_that_outlived_supervisord_is_seen(home: Path, monke
     mine = supervisor.Supervisor(run, str(home))
     one = unit(directory=str(home))
     mine.install(one)
-    (home / "running.json").write_text('{"runner_pid": 42, "runner_start": 7}')
-    monkeypatch.setattr(supervisor, "alive", lambda pid, start: (pid, start) == (42, 7))
+    me = os.getpid()
+    found = supervisor.runner.process(me)
+    assert found is not None
+    state = {"runner_pid": me, "runner_start": found.start}
+    monkeypatch.setattr(supervisor.runner, "former_run", lambda path: state if path == f"{home}/running.json" else {})
     assert mine.observe(one).active
-    assert mine.observe(one).pid == 42
-    monkeypatch.setattr(supervisor, "alive", lambda pid, start: False)
+    assert mine.observe(one).pid == me
+    state["runner_start"] -= 1
     assert not mine.observe(one).active
+
+
+def test_supervisor_stop_ends_what_supervisord_cannot(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = supervisor.Supervisor(Crontab(status=(3, "4403-glm-4.7  STOPPED  Nov 24 10:00 PM", "")), str(home))
+    container = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    bystander = subprocess.Popen(["sleep", "1000"])
+    try:
+        state = {"container_pid": container.pid}
+        monkeypatch.setattr(supervisor.runner, "former_run", lambda path: state)
+        mine.stop(unit())
+        assert container.wait(10) == -signal.SIGTERM
+        assert bystander.poll() is None
+    finally:
+        for process in (container, bystander):
+            process.kill()
+            process.wait()
 
 
 # --- which one

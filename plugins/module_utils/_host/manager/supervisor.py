@@ -13,9 +13,12 @@ import shlex
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json, write_atomic
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove as remove_file
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import (
     RESTART_EXCEPT,
     STOP_MARGIN,
@@ -25,7 +28,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.ba
     Unit,
     UnitState,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import alive, command, parent_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of
 
 # %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
 MAIN = """\
@@ -174,13 +177,13 @@ class Supervisor(Manager):
     def observe(self, unit: Unit) -> UnitState:
         if not os.path.exists(self.path(unit)):
             return UnitState(detail="not installed")
-        orphan = self.orphan(unit)
-        if orphan and self.daemon_is_parent(orphan):
-            return UnitState(True, self.enabled(unit), active=True, pid=orphan, detail="RUNNING")
+        pid = next(iter(runner.runner_of(self.former(unit))), None)
+        if pid and self.daemon_is_parent(pid):
+            return UnitState(True, self.enabled(unit), active=True, pid=pid, detail="RUNNING")
         state = parse_status(unit.name, self.ask("status", unit.name)[1])
-        if orphan and not state.active:
+        if pid and not state.active:
             detail = "the server runs, but supervisord does not: nobody would start it again"
-            state = UnitState(active=True, pid=orphan, detail=detail)
+            state = UnitState(active=True, pid=pid, detail=detail)
         return UnitState(True, self.enabled(unit), state.active, state.pid, state.failed, state.detail)
 
     def daemon_is_parent(self, pid: int) -> bool:
@@ -191,14 +194,9 @@ class Supervisor(Manager):
         parent = command(parent_pid) if (parent_pid := parent_of(pid)) else []
         return any("supervisord" in word for word in parent) and self.conf in parent
 
-    def orphan(self, unit: Unit) -> int | None:
-        """The runner that running.json names, if it lives. It outlives a supervisord that was killed."""
-        try:
-            value: dict[str, int] = read_json(os.path.join(unit.directory, "running.json")) or {}
-            pid, start = value["runner_pid"], value["runner_start"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return pid if alive(pid, start) else None
+    def former(self, unit: Unit) -> dict[str, Any]:
+        """What the last runner of the unit wrote about itself."""
+        return runner.former_run(os.path.join(unit.directory, "running.json"))
 
     def install(self, unit: Unit) -> None:
         os.makedirs(os.path.join(self.home, "run"), mode=0o700, exist_ok=True)
@@ -221,22 +219,25 @@ class Supervisor(Manager):
 
     def stop(self, unit: Unit) -> None:
         dummy, out = self.ask("stop", unit.name)
-        if UNREACHABLE.search(out):
-            self.stop_orphan(unit)
-        elif parse_status(unit.name, self.ask("status", unit.name)[1]).active:
+        if not UNREACHABLE.search(out) and parse_status(unit.name, self.ask("status", unit.name)[1]).active:
             raise ManagerError(f"supervisord did not stop {unit.name}: {out.strip()}")
+        # What it cannot have stopped: a runner that outlived it, the container of a runner that had to be killed.
+        self.end(unit, runner.runner_of, unit.stop_timeout + STOP_MARGIN)
+        self.end(unit, runner.container_of, STOP_MARGIN)
 
-    def stop_orphan(self, unit: Unit) -> None:
-        """What supervisord would do, where it is gone and its runner is not."""
-        deadline = time.monotonic() + unit.stop_timeout + STOP_MARGIN
-        first = True
-        while (pid := self.orphan(unit)) and time.monotonic() < deadline:
-            if first:
-                os.kill(pid, signal.SIGTERM)
-            first = False
-            time.sleep(0.2)
-        if pid:
-            raise ManagerError(f"the runner of {unit.name}, pid {pid}, did not end; supervisord is not running")
+    def end(self, unit: Unit, find: Callable[[dict[str, Any]], list[int]], patience: float) -> None:
+        """TERM to the processes that find() finds, and KILL after patience seconds."""
+        former = self.former(unit)
+        left = find(former)
+        deadline = time.monotonic() + patience
+        runner.send(left, signal.SIGTERM)
+        while left and time.monotonic() < deadline + STOP_MARGIN:
+            if time.monotonic() >= deadline:
+                runner.send(left, signal.SIGKILL)
+            time.sleep(0.1)
+            left = find(former)
+        if left:
+            raise ManagerError(f"pid {left} of {unit.name} cannot be killed: it waits for a disk or a driver")
 
     def remove(self, unit: Unit) -> None:
         self.stop(unit)
