@@ -40,7 +40,7 @@ test: setup venv ## everything that can fail: lint, types, sanity, units, build,
 lint: venv ## ruff, yamllint, ansible-lint, changelog, documentation
 	@ruff check . && ruff format --check --quiet . || { echo "ruff format . would mend the layout"; exit 1; }
 	@yamllint --strict .
-	@ansible-lint --offline --quiet
+	@ansible-lint --offline -q
 	@antsibull-changelog lint
 	@cd .collections/ansible_collections/gpufleet/llamacpp && antsibull-docs lint-collection-docs \
 	  --plugin-docs --validate-collection-refs=self --disallow-unknown-collection-refs .

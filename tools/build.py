@@ -48,9 +48,7 @@ def problems(archive: Path) -> list[str]:
             if top not in EXPECTED or "__pycache__" in member.name or member.name.startswith("inventory/lab"):
                 found.append(f"{member.name} is in the archive; a line in build_ignore of galaxy.yml keeps it out.")
             if member.size > LARGEST:
-                found.append(
-                    f"{member.name} has {member.size} bytes; at most {LARGEST} are fine."
-                )
+                found.append(f"{member.name} has {member.size} bytes; at most {LARGEST} are fine.")
     return found
 
 
@@ -67,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--importer"]:
         python = Path(arguments[1]).absolute() / "bin" / "python"
         variables = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
-        command = [python, "-m", "galaxy_importer.main", str(archive)]
+        command = [str(python), "-m", "galaxy_importer.main", str(archive)]
         return subprocess.run(command, cwd=BUILD, env=variables, check=False).returncode
     return 0
 

@@ -112,7 +112,7 @@ def run(environment: Environment, arguments: list[str]) -> bool:
     oldest = pythons.find([OLDEST_ON_HOSTS])
     if oldest:
         targets.insert(0, f"{OLDEST_ON_HOSTS}@{oldest}")
-    command = [environment.folder / "bin" / "ansible-test", "sanity", "--color", "no", "--truncate", "0"]
+    command = [str(environment.folder / "bin" / "ansible-test"), "sanity", "--color", "no", "--truncate", "0"]
     command += ["--controller", f"origin:python={environment.python}"]
     command += [word for target in targets for word in ("--target-python", target)]
     log = BUILD / "log" / f"sanity-{environment.core}.log"

@@ -20,7 +20,13 @@ def main(arguments: list[str]) -> int:
         if environment is None:
             continue
         print(f"{environment}:", flush=True)
-        command = [environment.folder / "bin" / "python", "-m", "pytest", "--quiet", *(arguments or ["tests/unit"])]
+        command = [
+            str(environment.folder / "bin" / "python"),
+            "-m",
+            "pytest",
+            "--quiet",
+            *(arguments or ["tests/unit"]),
+        ]
         worst = max(worst, subprocess.run(command, cwd=cores.ROOT, check=False).returncode)
     return worst
 

@@ -55,14 +55,22 @@ def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
         twice = sorted({value for value in values if values.count(value) > 1})
         for value in twice:
             who = [entry["name"] for entry in instances if str(entry.get(key)) == value]
-            said = f"{len(who)} instances have the name {value}." if key == "name" else f"{' and '.join(who)} share the port {value}."
+            said = (
+                f"{len(who)} instances have the name {value}."
+                if key == "name"
+                else f"{' and '.join(who)} share the port {value}."
+            )
             problems.append(said)
     return problems
 
 
 def _unknown_overrides(instances: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> list[str]:
     """An override for an instance that is deployed by another playbook is fine; one that is no mapping is not."""
-    return [f"llamacpp_instance_overrides[{name}] has to be a mapping." for name in overrides if not isinstance(overrides[name], Mapping)]
+    return [
+        f"llamacpp_instance_overrides[{name}] has to be a mapping."
+        for name in overrides
+        if not isinstance(overrides[name], Mapping)
+    ]
 
 
 class FilterModule:

@@ -134,18 +134,8 @@ class Part:
         """Open or create it at its full size; raises OSError, and leaves nothing behind if there is no room for it."""
         self.destination = destination
         self.path = part_path(destination, content)
-        _recover(self.path)
-        self.handle, created = _open(self.path, size)
+        self.handle, created = prepare(self.path, size)
         try:
-            if created:
-                for stale in journals(self.path):
-                    remove(stale)
-            try:
-                allocate(self.handle, size)
-            except OSError:
-                if created:
-                    remove(self.path)
-                raise
             found = os.fstat(self.handle)
             self._identity = (found.st_dev, found.st_ino)
             header = Header(content, size, chunk, found.st_ino)
@@ -210,6 +200,26 @@ class Part:
         if self.handle >= 0:
             os.close(self.handle)
             self.handle = -1
+
+
+def prepare(path: str, size: int) -> tuple[int, bool]:
+    """Open the part ``path``, or make it; at its full size. Its handle, and whether it is new.
+
+    Raises OSError, and leaves nothing new behind, if there is no room for it.
+    """
+    _recover(path)
+    handle, created = _open(path, size)
+    try:
+        if created:
+            for stale in journals(path):  # of a part that is no more: they would lie about this one
+                remove(stale)
+        allocate(handle, size)
+    except OSError:
+        os.close(handle)
+        if created:
+            remove(path)
+        raise
+    return handle, created
 
 
 def _open(path: str, size: int) -> tuple[int, bool]:

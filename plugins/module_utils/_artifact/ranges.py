@@ -76,7 +76,7 @@ class Answer:
     def body(self) -> Any:
         """The standard library's response inside that of requests.
 
-        It reads into memory that we have; urllib3 makes new memory for each read, which may cost more than all the rest.
+        It reads into memory that we have; urllib3 makes new memory for each read, which may cost more than the rest.
         """
         return self.response.raw._original_response
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import allocate, part_path
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import part_path, prepare
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove
 
@@ -24,7 +24,7 @@ INODES = 2
 
 @dataclass(frozen=True)
 class Need:
-    """A file of ``size`` bytes that is to come to ``destination``; ``content`` is its content_id, None where it is not known yet."""
+    """A file of ``size`` bytes that is to come to ``destination``; ``content`` is its content_id, if that is known."""
 
     destination: str
     size: int
@@ -86,13 +86,13 @@ def rooms(needs: Sequence[Need]) -> list[Room]:
 
 
 def check_space(needs: Sequence[Need]) -> list[Room]:
-    """What was found, where all of ``needs`` find room together; raises FetchError with all that is missing. Changes nothing."""
+    """What was found, where ``needs`` find room together; changes nothing. Raises FetchError: all that is missing."""
     problems = []
     found = rooms(needs)
     for room in found:
         if room.needed > room.free:
             problems.append(
-                f"{room.folder} has {room.free} bytes free, {room.needed} are needed ({room.needed - room.free} too few)"
+                f"{room.folder} has {room.free} bytes free, {room.needed} are needed: {room.needed - room.free} too few"
                 + _held(needs, room.folder)
             )
         if room.free_inodes is not None and room.needed_inodes > room.free_inodes:
@@ -103,32 +103,25 @@ def check_space(needs: Sequence[Need]) -> list[Room]:
 
 
 def reserve(needs: Sequence[Need]) -> None:
-    """check_space, then give every part its place on the disk, so that quotas have their say as well before the first byte.
+    """check_space, then give every part its place on the disk, so that quotas have their say before the first byte.
 
-    Where a file system cannot reserve, this is no more than check_space. Raises FetchError, and takes back what it made.
+    Where a file system cannot reserve, this is no more than check_space. Raises FetchError; takes back what it made.
     """
     check_space(needs)
-    made = []
-    try:
-        for need in needs:
-            if need.content is None:
-                continue
-            path = part_path(os.path.abspath(need.destination), need.content)
-            new = not os.path.exists(path)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            if new:
-                made.append(path)
-            try:
-                allocate(handle, need.size)
-            finally:
-                os.close(handle)
-    except OSError as failure:
-        for path in made:
-            remove(path)
-        total = sum(need.size for need in needs)
-        raise FetchError(
-            f"no room for {total} bytes: {failure.filename or path}: {failure.strerror}. Make room"
-        ) from None
+    made: list[str] = []
+    for need in needs:
+        if need.content is None:
+            continue
+        path = part_path(os.path.abspath(need.destination), need.content)
+        try:
+            handle, created = prepare(path, need.size)
+        except OSError as failure:
+            for one in made:
+                remove(one)
+            raise FetchError(f"no room for the {need.size} bytes of {path}: {failure.strerror}. Make room") from None
+        os.close(handle)
+        if created:
+            made.append(path)
 
 
 def _held(needs: Sequence[Need], folder: str) -> str:
