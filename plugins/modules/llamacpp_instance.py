@@ -30,7 +30,8 @@ options:
     description:
       - V(started) - the instance runs as described and was proven. It is restarted if anything about it changed.
       - V(restarted) - like V(started), and it is restarted in any case.
-      - V(present) - everything is in place, but nothing is started, stopped or restarted.
+      - V(present) - everything is in place, but nothing is started, stopped or restarted. Whether it starts at boot stays
+        as it is; a new one does not.
       - V(stopped) - the instance does not run, and does not start at boot. Its options are not looked at.
       - V(absent) - the instance, its folder and its unit are gone. Image and model stay.
     type: str
@@ -50,7 +51,7 @@ options:
     type: str
   image_sha256:
     description:
-      - The sha256 that the image must have. Required with an address.
+      - The sha256 that the image must have. Required with an address; a file on the host that has another is refused.
     type: str
   pull:
     description:
@@ -114,7 +115,7 @@ options:
   env:
     description:
       - Environment variables for llama-server. It gets no others from the host.
-      - They can be read on the host by the user that the server runs as.
+      - They stand in the record and in C(run.sh) on the host, so they are no place for a secret.
     type: dict
     default: {}
   binds:
@@ -237,7 +238,7 @@ actions:
   type: list
   elements: str
   returned: success
-  sample: [update instance.json, restart llama-server and prove that it works]
+  sample: [Update instance.json, Restart llama-server and prove that it works]
 reasons:
   description: Why, each reason once.
   type: list

@@ -18,6 +18,8 @@ START_SECONDS = 120
 READ_RATE = 64 << 20
 # Seconds between two looks.
 EVERY = 0.2
+# Every how many looks the manager is asked about a runner that says nothing; asking may start a whole program.
+ASK_EVERY = 15
 
 
 @dataclass(frozen=True)
@@ -36,35 +38,48 @@ def default_timeout(model_bytes: int | None) -> int:
 
 
 def until_ready(
-    state: Callable[[], Mapping[str, Any] | None],
+    account: Callable[[], Mapping[str, Any]],
     health: Callable[[], int | None],
+    given_up: Callable[[], str | None],
     launch: str,
     timeout: float,
+    before: Mapping[str, Any],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Outcome:
     """Wait for 200 from /health of this very launch; a server that ended ends the waiting at once.
 
-    ``state`` gives the runner's own account (running.json) or None; ``health`` the HTTP status or None. 503 is
+    ``account`` gives what the runner wrote last (running.json), which as long as it is ``before`` is of another run;
+    ``health`` the HTTP status or None; ``given_up`` in what state the manager has given the unit up, or None. 503 is
     "loading the model", which llama-server says from its first second, and not success.
     """
     begin = clock()
-    runner: int | None = None
+    runner: tuple[Any, ...] | None = None
+    looks = 0
     while True:
-        now = state() or {}
+        now = account()
         seconds = clock() - begin
-        if now.get("launch") == launch:
-            runner = runner or now.get("runner_pid")
+        if now.get("launch") == launch and _run(now) != _run(before):
+            runner = runner or _run(now)
             ended = now.get("exit")
-            if ended or now.get("runner_pid") != runner:
+            if ended or _run(now) != runner:
                 # Where the manager was quicker than we and has started it again, the first end is gone from the file.
-                status = ended["status"] if ended else None
+                status = ended.get("status") if ended else None
                 said = f"exit status {status}" if ended else "and its manager has started it again"
                 return Outcome(False, seconds, f"llama-server ended {seconds:.1f} s after its start, {said}", status)
             if now.get("ready") and health() == 200:
                 return Outcome(True, seconds)
+        elif looks % ASK_EVERY == ASK_EVERY - 1 and (state := given_up()) is not None:
+            # The runner itself did not come as far as writing its account.
+            return Outcome(False, seconds, f"its manager has given it up: {state}")
         if seconds > timeout:
             last = health()
             doing = {503: "it is still loading the model (503)", None: "nothing answers"}.get(last, f"HTTP {last}")
             return Outcome(False, seconds, f"/health did not answer 200 within {timeout:.0f} s: {doing}")
+        looks += 1
         sleep(EVERY)
+
+
+def _run(account: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells one run of a runner from every other."""
+    return account.get("boot"), account.get("runner_pid"), account.get("runner_start")

@@ -8,86 +8,82 @@ every plan, so it is done first here.
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe, plan, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.plan import Step
 
-# instance.json can hold the operator's env, so it is not for everybody.
-RECORD_MODE = 0o640
 FOLDER_MODE = 0o750
 MODES = {"run.sh": 0o755, "runner.py": 0o644}
 
 
-def make_folder(place: Place, user: str) -> None:
+def make_folder(place: Place) -> None:
     """The instance's folder, private to its owner and the server's user. Raises OSError."""
     os.makedirs(place.folder, mode=FOLDER_MODE, exist_ok=True)
     os.chmod(place.folder, FOLDER_MODE)
-    share(place, place.folder, user)
 
 
-def share(place: Place, path: str, user: str) -> None:
+def share(place: Place, user: str) -> None:
     """Let the user of a system unit read what root wrote, and not write it: root runs the control script."""
-    if place.manager.name == "systemd":
-        os.chown(path, 0, grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_gid)
+    if place.manager.name != "systemd":
+        return
+    group = pwd.getpwnam(user).pw_gid
+    for path in (place.folder, record.path(place.folder), *(os.path.join(place.folder, name) for name in MODES)):
+        if os.path.exists(path):
+            os.chown(path, 0, group)
 
 
 def write_record(place: Place, value: Mapping[str, Any]) -> None:
     """instance.json. Raises OSError."""
-    record.write(place.folder, value, RECORD_MODE)
-    share(place, record.path(place.folder), value["spec"]["user"])
+    record.write(place.folder, value)
+    share(place, value["spec"]["user"])
 
 
-def write_file(place: Place, step: Step, user: str) -> None:
-    """One file of the instance's folder. Raises OSError."""
-    write_atomic(step.path, step.content, MODES[os.path.basename(step.path)])
-    share(place, step.path, user)
-
-
-def remove_unit(place: Place, last: Mapping[str, Any]) -> None:
-    """Stop what runs under the recorded manager and remove its unit; that manager may be another one than wanted."""
-    manager = managers.select(last["manager"], home=place.home, run=place.run)
-    old = observe.unit(Place(place.home, place.name, manager, place.run), last["spec"])
-    manager.stop(old)
-    manager.remove(old)
-
-
-def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], last: Mapping[str, Any] | None) -> None:
-    """Every step up to the start of the server. ``value`` is the record that the steps make true.
-
-    Raises OSError and ManagerError.
+def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], former: Place | None = None) -> None:
+    """Every step up to the start of the server. ``value`` is the record that the steps make true; ``former`` the place
+    whose unit is to be removed, if it is another one. Raises OSError and ManagerError.
     """
     spec = value["spec"]
     unit = observe.unit(place, spec)
     for step in steps:
         if step.kind == "make_folder":
-            make_folder(place, spec["user"])
-        elif step.kind == "remove_unit":
-            remove_unit(place, last or value)
-        elif step.kind == "write" and step.path == record.path(place.folder):
-            write_record(place, value)
+            make_folder(place)
         elif step.kind == "write":
-            write_file(place, step, spec["user"])
+            write_atomic(step.path, step.content, MODES[os.path.basename(step.path)])
+        elif step.kind == "record":
+            record.write(place.folder, value)
         elif step.kind == "install_unit":
-            place.manager.install(unit)
+            place.manager.install(observe.unit(place, spec, step.enabled))
         elif step.kind == "stop":
             place.manager.stop(unit)
-        elif step.kind == "disable":
-            place.manager.install(observe.unit(place, spec, enabled=False))
+        elif step.kind == "remove_unit":
+            old = former or place
+            old.manager.remove(observe.unit(old, spec))
         elif step.kind == "remove":
             shutil.rmtree(place.folder)
+    if plan.kinds(steps) & {"make_folder", "write", "record"}:
+        share(place, spec["user"])
 
 
-def start(place: Place, value: Mapping[str, Any]) -> None:
-    """Stop what runs and start the recorded launch; returns at once, readiness is the gate's to see."""
+def start(place: Place, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Stop what runs and start the recorded launch; returns at once, readiness is the gate's to see.
+
+    Returns the runner's account from before, so that the gate can tell it from the new one. Raises ManagerError.
+    """
     unit = observe.unit(place, value["spec"])
     place.manager.stop(unit)
+    before = observe.account(place)
     place.manager.start(unit)
+    return before
+
+
+def halt(place: Place, value: Mapping[str, Any]) -> None:
+    """Stop the server, and let it not start at boot. Raises OSError and ManagerError."""
+    place.manager.stop(observe.unit(place, value["spec"]))
+    place.manager.install(observe.unit(place, value["spec"], enabled=False))

@@ -12,13 +12,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
-
 # What the launch adds to the operator's own words, and why; shown in run.sh above the command that holds it.
 ADDED = (
     ("--no-eval", "values of --env are taken as they stand; the runtime would evaluate $(...) in them"),
     ("--cleanenv", "nothing of the caller's environment, such as LLAMA_ARG_*, reaches llama-server"),
-    ("--no-home", "no config.ini of a mounted home folder is read"),
+    ("--no-home", "nothing of the user's home folder is seen inside"),
+    ("XDG_CONFIG_HOME", "llama-server reads no config.ini, whose options would come before these"),
     ("CUDA_DEVICE_ORDER", "GPU numbers are those of nvidia-smi; CUDA's own order is fastest first"),
     ("--api-key-file", "the key is in a file, so that the process list does not show it"),
 )
@@ -41,7 +40,9 @@ host=@HOST@
 port=@PORT@
 manager=@MANAGER@
 state_file=@STATE_FILE@
-start_timeout=@TIMEOUT@
+start_timeout=@START_TIMEOUT@
+stop_timeout=@STOP_TIMEOUT@
+prepare_command=(@PREPARE@)
 start_command=(@START@)
 stop_command=(@STOP@)
 logs_command=(@LOGS@)
@@ -86,9 +87,14 @@ start() {
     say "is running already"
     return 0
   fi
-  local before waited=0 code
+  local before waited=0 code said
   before=$(state runner_pid)
-  "${start_command[@]}" || return 1
+  # A manager that has to be started first may start the server with it.
+  "${prepare_command[@]}" >/dev/null 2>&1
+  if ! said=$("${start_command[@]}" 2>&1) && [[ $said != *"already started"* ]]; then
+    printf '%s\n' "$said" >&2
+    return 1
+  fi
   while [ "$waited" -lt "$start_timeout" ]; do
     sleep 1
     waited=$((waited + 1))
@@ -113,9 +119,16 @@ stop() {
     "${stop_command[@]}" >/dev/null 2>&1
     return 0
   fi
+  local pid waited=0
   say "stopping; requests in flight may end first"
-  "${stop_command[@]}" || return 1
-  return 0
+  "${stop_command[@]}" && ! process runner >/dev/null && return 0
+  # Its manager is gone, so nobody but us can end it, and it takes as long as the manager would have allowed.
+  pid=$(process runner) && kill "$pid"
+  while process runner >/dev/null; do
+    [ "$waited" -lt "$stop_timeout" ] || return 1
+    sleep 1
+    waited=$((waited + 1))
+  done
 }
 
 status() {
@@ -183,7 +196,7 @@ def _quote(word: str) -> str:
 
 
 def render(
-    spec: Spec,
+    spec: Mapping[str, Any],
     launch: Mapping[str, Any],
     manager: str,
     commands: Mapping[str, Sequence[str]],
@@ -191,20 +204,22 @@ def render(
     start_timeout: int,
     user_bus: bool,
 ) -> bytes:
-    """run.sh for this instance. ``commands``: the manager's argument lists for start, stop and logs."""
+    """run.sh for the instance with this spec in its recorded form; ``commands`` are the manager's argument lists."""
     words = " ".join(launch["argv"])
     values = {
-        "TITLE": f"llama-server instance {spec.name} on port {spec.port}, kept running by {manager}.",
+        "TITLE": f"llama-server instance {spec['name']} on port {spec['port']}, kept running by {manager}.",
         "ID": launch["id"],
         "COMMAND": _comment(launch["argv"]),
         "ADDED": "\n".join(f"#   {name}: {why}" for name, why in ADDED if name in words),
-        "NAME": shlex.quote(spec.name),
+        "NAME": shlex.quote(spec["name"]),
         "URL": shlex.quote(launch["url"]),
-        "HOST": shlex.quote(spec.host),
-        "PORT": str(spec.port),
+        "HOST": shlex.quote(spec["host"]),
+        "PORT": str(spec["port"]),
         "MANAGER": shlex.quote(manager),
         "STATE_FILE": shlex.quote(launch["state_file"]),
-        "TIMEOUT": str(start_timeout),
+        "START_TIMEOUT": str(start_timeout),
+        "STOP_TIMEOUT": str(launch["drain_timeout"] + launch["stop_timeout"]),
+        "PREPARE": shlex.join(commands["prepare"]),
         "START": shlex.join(commands["start"]),
         "STOP": shlex.join(commands["stop"]),
         "LOGS": shlex.join(commands["logs"]),

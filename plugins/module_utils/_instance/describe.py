@@ -28,23 +28,16 @@ def absent(name: str) -> dict[str, Any]:
     return {"name": name, "state": "absent"}
 
 
-def describe(place: Place, value: Mapping[str, Any]) -> dict[str, Any]:
+def describe(place: Place, value: Mapping[str, Any], unit: UnitState) -> dict[str, Any]:
     """The instance whose record is ``value``, as it is at this moment. uptime in seconds, sizes in bytes."""
-    spec, launch, release = value["spec"], value["launch"], value["release"]
-    unit = place.manager.observe(observe.unit(place, spec))
+    spec, launch = value["spec"], value["launch"]
     now = observe.running(place)
     pid = now.get("server_pid") if process.alive(now.get("server_pid"), now.get("server_start")) else None
     code = runner.health(launch["url"], HEALTH_TIMEOUT) if pid else None
     uptime = process.uptime(pid) if pid else None
     return {
         "name": place.name,
-        "state": "running"
-        if pid and code == 200
-        else "starting"
-        if unit.active
-        else "failed"
-        if unit.failed
-        else "stopped",
+        "state": "running" if pid and code == 200 else _unit_state(unit),
         "enabled": unit.enabled,
         "manager": value["manager"],
         "folder": place.folder,
@@ -61,9 +54,21 @@ def describe(place: Place, value: Mapping[str, Any]) -> dict[str, Any]:
         "gpus": list(spec["gpus"]),
         "argv": launch["argv"],
         "launch": launch["id"],
-        "release": _release(release),
+        "release": _release(value["release"]),
         "drift": drift(launch, now, pid, unit),
     }
+
+
+def look(place: Place, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Like describe, after asking the manager. Raises ManagerError."""
+    return describe(place, value, place.manager.observe(observe.unit(place, value["spec"])))
+
+
+def _unit_state(unit: UnitState) -> str:
+    """The state of an instance whose server does not answer that it is ready."""
+    if unit.active:
+        return "starting"
+    return "failed" if unit.failed else "stopped"
 
 
 def _without_stamps(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -74,7 +79,7 @@ def _without_stamps(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _release(release: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if release is None:
         return None
-    return {"launch": release["launch"]["id"], **{key: release[key] for key in RELEASE}}
+    return {"launch": release["launch"]["id"], **{key: release.get(key) for key in RELEASE}}
 
 
 def drift(launch: Mapping[str, Any], now: Mapping[str, Any], pid: int | None, unit: UnitState) -> list[str]:
@@ -113,21 +118,12 @@ def gpu_memory(runner_pid: int | None) -> list[dict[str, Any]]:
 
 def one(home: str, name: str, run: Run) -> dict[str, Any]:
     """One instance with its memory on the GPUs, whatever state it is in. Reads only."""
-    folder = os.path.join(home, name)
     try:
-        value = record.read(folder)
+        value = record.read(os.path.join(home, name))
         if value is None:
             return absent(name)
         place = Place(home, name, managers.select(value["manager"], home=home, run=run), run)
+        found = look(place, value)
     except (ValueError, OSError, managers.ManagerError) as error:
         return {"name": name, "state": "broken", "problem": str(error)}
-    return {**describe(place, value), "gpu_memory": gpu_memory(observe.running(place).get("runner_pid"))}
-
-
-def names(home: str) -> list[str]:
-    """The instances that have a folder in this home."""
-    try:
-        entries = sorted(os.listdir(home))
-    except OSError:
-        return []
-    return [entry for entry in entries if os.path.isfile(os.path.join(home, entry, "instance.json"))]
+    return {**found, "gpu_memory": gpu_memory(observe.running(place).get("runner_pid"))}

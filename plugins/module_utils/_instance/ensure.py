@@ -46,45 +46,73 @@ class Request:
     ensure_library: Callable[[str], None]
 
     @property
+    def name(self) -> str:
+        """The name of the instance."""
+        return str(self.params["name"])
+
+    @property
     def state(self) -> str:
         """The wanted state."""
         return str(self.params["state"])
 
+    @property
+    def image_sha256(self) -> str | None:
+        """The sha256 that the image must have, where one was given."""
+        return (self.params["image_sha256"] or "").lower() or None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request for a whole spec, and where it meets the host: its place, and what is recorded there.
+
+    ``former`` is the place under the recorded manager where that is another one.
+    """
+
+    request: Request
+    spec: Spec
+    place: Place
+    former: Place | None
+    last: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is there, what should be, and the steps from the one to the other."""
+
+    observed: plan.Observed
+    want: plan.Wanted
+    steps: list[plan.Step]
+    warnings: list[str]
+
 
 def ensure(request: Request) -> dict[str, Any]:
     """Bring the instance to its state; returns the module's result. Raises Refusal and GateFailed, in words."""
-    params = request.params
-    spec = parse(params, request.home) if request.state in WHOLE_STATES else None
-    problems = check_name(params["name"])
+    if request.state in WHOLE_STATES:
+        return _with_spec(request, parse(request.params, request.home))
+    problems = check_name(request.name)
     if problems:
         raise Refusal(problems)
-    last = _last(request)
-    if spec is None:
-        return _without_spec(request, last)
-    return _with_spec(request, spec, last)
+    return _without_spec(request)
 
 
 def _last(request: Request) -> dict[str, Any] | None:
     try:
-        return record.read(os.path.join(request.home, request.params["name"]))
+        return record.read(os.path.join(request.home, request.name))
     except (ValueError, OSError) as error:
         raise Refusal([str(error)]) from error
 
 
-def _place(request: Request, wish: str, last: Mapping[str, Any] | None) -> Place:
-    """The instance's place. What "auto" once chose stays, so that a login setting cannot move a running server."""
-    if wish == "auto" and last:
-        wish = last["manager"]
+def _place(request: Request, manager: str) -> Place:
     try:
-        manager = managers.select(wish, home=request.home, run=request.run, may_change=not request.check)
+        chosen = managers.select(manager, home=request.home, run=request.run, may_change=not request.check)
     except managers.ManagerError as error:
         raise Refusal([f"manager: {error}."]) from error
-    return Place(request.home, request.params["name"], manager, request.run)
+    return Place(request.home, request.name, chosen, request.run)
 
 
-def _without_spec(request: Request, last: Mapping[str, Any] | None) -> dict[str, Any]:
+def _without_spec(request: Request) -> dict[str, Any]:
     """stopped and absent: the record on the host tells what the instance is."""
-    name = request.params["name"]
+    name, last = request.name, _last(request)
     folder = os.path.join(request.home, name)
     if last is None:
         if request.state == "stopped":
@@ -92,49 +120,72 @@ def _without_spec(request: Request, last: Mapping[str, Any] | None) -> dict[str,
         if os.path.exists(folder):
             raise Refusal([f"name: {folder} is not an instance (it has no instance.json), so it is not removed."])
         return result([], describe.absent(name), "instance", diff=diff_of({}, {}, name))
-    place = _place(request, last["manager"], last)
+    place = _place(request, last["manager"])
     observed = observe.observe(place, last, None)
     steps = plan.decide(request.state, None, observed, folder)
-    if not request.check:
-        apply.carry_out(place, steps, last, last)
-    gone = request.state == "absent"
-    resource = describe.absent(name) if gone else describe.describe(place, last)
-    before = {"state": "running" if observed.unit_active else "stopped"}
+    before = {"state": "running" if observed.active else "stopped"}
     after = {"state": request.state} if steps else before
+    if not request.check:
+        apply.carry_out(place, steps, last)
+    if request.state == "absent":
+        resource = describe.absent(name)
+    elif steps and not request.check:
+        resource = describe.look(place, last)
+    else:
+        resource = describe.describe(place, last, observed.unit)
     return result(steps, resource, "instance", diff=diff_of(before, after, name))
 
 
-def _with_spec(request: Request, spec: Spec, last: Mapping[str, Any] | None) -> dict[str, Any]:
-    place = _place(request, spec.manager, last)
-    pulls = _pull_reason(request, spec)
-    found, want, steps, warnings = _plan(request, place, spec, last, pulls=pulls is not None)
-    actions: list[Action] = []
-    if pulls:
-        actions.append(Action(f"pull the image to {spec.image}", pulls))
-    if pulls and not request.check:
+def _with_spec(request: Request, spec: Spec) -> dict[str, Any]:
+    case = _case(request, spec)
+    pull = _pull_reason(request, spec)
+    decision = _decide(case, pulls=pull is not None)
+    actions = [Action(f"Pull the image to {spec.image}", pull)] if pull else []
+    if pull and not request.check:
         # The running server keeps its own file, so this touches nothing; only now can the image be asked anything.
         request.ensure_library("requests")
-        sif.pull(request.params["image"], spec.image, str(request.params["image_sha256"]).lower())
-        found, want, steps, warnings = _plan(request, place, spec, last, pulls=False)
-    actions += steps
-    value: dict[str, Any] = dict(want.record)
-    if steps and not request.check:
-        value = _apply_and_prove(request, place, steps, value, last)
-    there = last if request.check else value
-    resource = describe.describe(place, there) if there else describe.absent(spec.name)
-    difference = diff_of(_shown(last), _shown(want.record), spec.name)
-    return result(actions, resource, "instance", diff=difference, warnings=warnings)
+        sif.pull(request.params["image"], spec.image, str(request.image_sha256))
+        decision = _decide_after_pull(case)
+    resource = _apply_and_describe(case, decision)
+    difference = diff_of(_shown(case.last), _shown(decision.want.record), spec.name)
+    everything = [*actions, *decision.steps]
+    return result(everything, resource, "instance", diff=difference, warnings=decision.warnings)
 
 
-def _plan(
-    request: Request, place: Place, spec: Spec, last: Mapping[str, Any] | None, pulls: bool
-) -> tuple[survey.Survey, plan.Wanted, list[plan.Step], list[str]]:
-    """Observe and plan; raises Refusal with every problem. Returns the warnings too."""
-    found = survey.look(spec, request.run, last, pulls_image=pulls)
+def _case(request: Request, spec: Spec) -> Case:
+    """Where the spec meets the host. What "auto" once chose stays: a login setting must not move a running server."""
+    last = _last(request)
+    place = _place(request, last["manager"] if last and spec.manager == "auto" else spec.manager)
+    moves = last is not None and last["manager"] != place.manager.name
+    return Case(request, spec, place, _place(request, last["manager"]) if last and moves else None, last)
+
+
+def _decide(case: Case, pulls: bool) -> Decision:
+    """Observe and plan; raises Refusal with every problem."""
+    request, spec, place, last = case.request, case.spec, case.place, case.last
+    found = survey.look(spec, request.run, last, request.image_sha256, pulls)
     want = observe.wanted(place, spec, found, (last or {}).get("release"), request.params["wait_timeout"])
-    observed = observe.observe(place, last, want)
+    observed = observe.observe(place, last, want, former=case.former, keep_enabled=request.state == "present")
     steps = plan.decide(request.state, want, observed, place.folder)
-    return found, want, steps, _refuse(request, place, spec, found, want, steps)
+    missing = [*found.missing, *preflight.user_problems(place.manager.name, spec.user)]
+    problems = list(found.problems)
+    if "start" in plan.kinds(steps):
+        runner = observe.running(case.former or place).get("runner_pid")
+        problems += preflight.port_problems(spec, place.home, runner)
+    if steps and not pulls and not missing and not problems:
+        problems += preflight.argument_problems(spec, want.record["launch"]["argv"], request.run)
+    # In check mode an earlier task would have brought what is missing, for all we know.
+    if problems or (missing and not request.check):
+        raise Refusal([*problems, *missing])
+    return Decision(observed, want, steps, missing)
+
+
+def _decide_after_pull(case: Case) -> Decision:
+    try:
+        return _decide(case, pulls=False)
+    except Refusal as refusal:
+        said = f"The new image was pulled to {case.spec.image} and stays there; the server was not touched."
+        raise Refusal([*refusal.problems, said]) from refusal
 
 
 def _pull_reason(request: Request, spec: Spec) -> str | None:
@@ -142,7 +193,7 @@ def _pull_reason(request: Request, spec: Spec) -> str | None:
     if "://" not in request.params["image"]:
         return None
     try:
-        why = sif.pull_reason(spec.image, str(request.params["image_sha256"]).lower(), request.params["pull"])
+        why = sif.pull_reason(spec.image, str(request.image_sha256), request.params["pull"])
     except OSError as error:
         raise Refusal([f"image: {spec.image} cannot be read: {error.strerror}."]) from error
     if why and request.params["pull"] == "never":
@@ -150,47 +201,30 @@ def _pull_reason(request: Request, spec: Spec) -> str | None:
     return why
 
 
-def _refuse(
-    request: Request,
-    place: Place,
-    spec: Spec,
-    found: survey.Survey,
-    want: plan.Wanted,
-    steps: list[plan.Step],
-) -> list[str]:
-    """Raise Refusal with every problem; returns warnings. What check mode cannot know yet is a warning there."""
-    problems = list(found.problems)
-    warnings: list[str] = []
-    (warnings if request.check else problems).extend(found.missing)
-    starts = "start" in plan.subjects(steps)
-    if starts:
-        problems += preflight.port_problems(spec, place.home, observe.running(place).get("runner_pid"))
-    if steps and found.image and found.runtime and found.model and not found.problems:
-        server = spec.server_path or found.image["server_path"]
-        problems += preflight.argument_problems(spec, server, want.record["launch"]["argv"], request.run)
-    if problems:
-        raise Refusal(problems)
-    return warnings
-
-
-def _apply_and_prove(
-    request: Request,
-    place: Place,
-    steps: list[plan.Step],
-    value: dict[str, Any],
-    last: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    kinds = plan.subjects(steps)
+def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
+    """Carry the steps out and prove the outcome, except in check mode; returns the instance as it is then."""
+    place, steps, last = case.place, decision.steps, case.last
+    value = dict(decision.want.record)
+    if case.request.check:
+        if last is None:
+            return describe.absent(case.spec.name)
+        return (
+            describe.look(case.former, last) if case.former else describe.describe(place, last, decision.observed.unit)
+        )
+    if not steps:
+        if value != last:
+            # Only stat values differ: the same files, touched. With them recorded, the next run need not read them.
+            apply.write_record(place, value)
+        return describe.describe(place, value, decision.observed.unit)
+    kinds = plan.kinds(steps)
     proves = bool(kinds & {"start", "prove"})
     if proves:
         # A module that moves into the host's environment begins anew, so this comes before the first change.
-        request.ensure_library("requests")
-    apply.carry_out(place, steps, value, last)
-    if "start" in kinds:
-        apply.start(place, value)
+        case.request.ensure_library("requests")
+    apply.carry_out(place, steps, value, case.former)
     if proves:
-        return prove.prove(place, value, request.params["wait_timeout"])
-    return value
+        value = prove.prove(place, value, case.request.params["wait_timeout"], starts="start" in kinds)
+    return describe.look(place, value)
 
 
 def _shown(value: Mapping[str, Any] | None) -> dict[str, Any]:

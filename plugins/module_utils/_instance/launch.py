@@ -41,6 +41,8 @@ class Found:
     image_sha256: str | None
     model_sha256: str | None
     certificates: tuple[str, ...]
+    # Whom a system unit runs the server as; None where that is who deploys.
+    user: str | None
     user_home: str
 
 
@@ -98,6 +100,18 @@ def container_env(spec: Spec) -> dict[str, str]:
     return {**env, **dict(spec.env)}
 
 
+def env_word(name: str, value: str) -> str:
+    """The value of --env, which the runtimes parse with pflag's StringToString: a word with one equals sign is taken as
+    it stands but for double quotes at its ends, one with more is a line of CSV.
+    """
+    pair = f"{name}={value}"
+    if "=" not in value and not value.endswith('"'):
+        return pair
+    field = '"' + pair.replace('"', '""') + '"'
+    # Said twice, it has two equals signs, so that it is read as CSV.
+    return field if "=" in value else f"{field},{field}"
+
+
 def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str]:
     """The whole command: runtime, isolation, binds, environment, image, and the command inside."""
     argv = [found.runtime or "apptainer", "exec"]
@@ -107,7 +121,7 @@ def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str
     for bind in [*found.certificates, *all_binds(spec)]:
         argv += ["--bind", bind]
     for name, value in container_env(spec).items():
-        argv += ["--env", f"{name}={value}"]
+        argv += ["--env", env_word(name, value)]
     return [*argv, spec.image, *command]
 
 
@@ -121,7 +135,7 @@ def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> dict
     """The launch that the runner reads: JSON types only. Its id changes exactly when a running server would differ."""
     argv = container_argv(spec, found, server_argv(spec, spec.server_path or found.server_path or "llama-server"))
     env = {"PATH": PATH, "HOME": found.user_home, "LANG": "C.UTF-8"}
-    identity = [argv, env, found.image_sha256, found.model_sha256]
+    identity = [argv, env, found.user, found.image_sha256, found.model_sha256]
     return {
         "id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12],
         "argv": argv,

@@ -20,7 +20,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python imp
     prefer_library,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Request, ensure
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.prove import GateFailed
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import check_name
@@ -47,9 +47,8 @@ def run_module(module: AnsibleModule) -> None:
     except (Refusal, GateFailed, ManagerError, FetchError, FileChanged) as failure:
         module.fail_json(msg=str(failure))
     except OSError as error:
-        module.fail_json(
-            msg=f"{error.filename or home}: {error.strerror}. The task can be run again once that is mended."
-        )
+        where, what = error.filename or home, error.strerror or error
+        module.fail_json(msg=f"{where}: {what}. The task can be run again once that is mended.")
     for warning in answer.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**answer)
@@ -63,5 +62,5 @@ def run_info_module(module: AnsibleModule) -> None:
         module.fail_json(msg=problems[0])
     prefer_library("nvidia-ml-py", home)
     run = _run(module)
-    names = [wanted] if wanted else describe.names(home)
+    names = [wanted] if wanted else record.names(home)
     module.exit_json(changed=False, instances=[describe.one(home, name, run) for name in names])

@@ -82,22 +82,28 @@ def wanted(place: Place, spec: Spec, survey: Survey, release: Mapping[str, Any] 
         image_sha256=(survey.image or {}).get("sha256"),
         model_sha256=(survey.model or {}).get("sha256"),
         certificates=tuple(runtime.certificate_binds()),
+        user=spec.user if system else None,
         user_home=_user_home(spec.user) if system else os.path.expanduser("~"),
     )
     start = launch.build(spec, found, state_file=place.state_file, log=place.log)
+    value = record.make(spec.as_dict(), place.manager.name, start, survey.image, survey.model, release)
+    return whole(place, value, timeout)
+
+
+def whole(place: Place, value: Mapping[str, Any], timeout: int | None) -> Wanted:
+    """A record with the other files that belong to it."""
     script = control.render(
-        spec,
-        start,
+        value["spec"],
+        value["launch"],
         place.manager.name,
-        place.manager.commands(unit(place, spec.as_dict())),
-        start_timeout=timeout or default_timeout((survey.model or {}).get("size")),
+        place.manager.commands(unit(place, value["spec"])),
+        start_timeout=timeout or default_timeout((value["model"] or {}).get("size")),
         user_bus=place.manager.name == "systemd_user",
     )
     files = {
         os.path.join(place.folder, "runner.py"): inspect.getsource(runner).encode(),
         os.path.join(place.folder, "run.sh"): script,
     }
-    value = record.make(spec.as_dict(), place.manager.name, start, survey.image, survey.model, release)
     return Wanted(value, files, place.folder)
 
 
@@ -108,33 +114,48 @@ def _user_home(user: str) -> str:
         return "/nonexistent"
 
 
-def running(place: Place) -> dict[str, Any]:
-    """The runner's account of the server that runs now; empty where none does, whatever an old file says."""
+def account(place: Place) -> dict[str, Any]:
+    """The runner's account of its server, also of one that has ended; empty where there is none to be read."""
     try:
-        state = read_json(place.state_file) or {}
+        state = read_json(place.state_file)
     except (ValueError, OSError):
         return {}
+    return state if isinstance(state, dict) else {}
+
+
+def running(place: Place) -> dict[str, Any]:
+    """The runner's account of the server that runs now; empty where none does, whatever an old file says."""
+    state = account(place)
     return state if process.alive(state.get("runner_pid"), state.get("runner_start")) else {}
 
 
-def observe(place: Place, last: Mapping[str, Any] | None, want: Wanted | None) -> Observed:
-    """Read record, files, unit and process of the instance."""
+def observe(
+    place: Place,
+    last: Mapping[str, Any] | None,
+    want: Wanted | None,
+    *,
+    former: Place | None = None,
+    keep_enabled: bool = False,
+) -> Observed:
+    """Read record, files, unit and process of the instance.
+
+    ``former`` is the place under the recorded manager where another is wanted; ``keep_enabled``: whether the unit
+    starts with the host is to stay as it is. Raises ManagerError.
+    """
     spec = want.record["spec"] if want else (last or {}).get("spec")
-    folder_there = os.path.isdir(place.folder)
-    state = managers.UnitState(False, False, False, None, False, "")
+    state = managers.UnitState()
     differences: list[str] = []
     if spec:
-        this = unit(place, spec)
-        state = place.manager.observe(this)
+        state = place.manager.observe(unit(place, spec))
         # The unit's file is compared with the wanted one only where a whole spec says what is wanted.
-        differences = place.manager.differs(this) if want and state.installed else []
+        if want and state.installed:
+            differences = place.manager.differs(unit(place, spec, state.enabled if keep_enabled else True))
     return Observed(
         record=last,
         files={path: read_bytes(path) for path in want.files} if want else {},
-        folder_exists=folder_there,
-        unit_installed=state.installed,
-        unit_enabled=state.enabled,
-        unit_active=state.active,
+        folder_exists=os.path.isdir(place.folder),
+        unit=state,
         unit_differences=tuple(differences),
-        running_launch=running(place).get("launch"),
+        former_active=bool(former and last and former.manager.observe(unit(former, last["spec"])).active),
+        running_launch=running(former or place).get("launch"),
     )

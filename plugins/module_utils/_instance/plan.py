@@ -12,56 +12,49 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import UnitState
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action
-
-# The steps that apply knows, in the order in which they may stand in a plan.
-ORDER = (
-    "pull_image",
-    "make_folder",
-    "stop",
-    "remove_unit",
-    "write",
-    "install_unit",
-    "disable",
-    "start",
-    "prove",
-    "remove",
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action, Refusal
 
 
 @dataclass(frozen=True)
 class Step(Action):
-    """One action and the kind of work it is; path and content for files."""
+    """One action and the kind of work it is: path and content of a file, whether a unit starts with the host."""
 
     kind: str
     path: str = ""
     content: bytes = b""
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What should be there, rendered whole: the record, and every file of the instance's folder."""
+    """What should be there, rendered whole: the record, and every other file of the instance's folder."""
 
     record: Mapping[str, Any]
     files: Mapping[str, bytes]
     folder: str
-    pull_reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there. Everything in it was read from the host; nothing was changed to get it."""
+    """What is there. Everything in it was read from the host; nothing was changed to get it.
+
+    ``former_active``: it runs under the recorded manager, where another one is wanted; ``unit`` is the wanted one's.
+    """
 
     record: Mapping[str, Any] | None = None
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     folder_exists: bool = False
-    unit_installed: bool = False
-    unit_enabled: bool = False
-    unit_active: bool = False
+    unit: UnitState = UnitState()
     unit_differences: tuple[str, ...] = ()
+    former_active: bool = False
     running_launch: str | None = None
-    health: int | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the instance runs, under whatever manager."""
+        return self.unit.active or self.former_active
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -69,7 +62,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     found = []
     old, new = before["spec"], after["spec"]
     for key in new:
-        if old.get(key) != new[key] and key not in ("manager", "user"):
+        # The user matters to the host's own systemd alone; the manager is compared by what it came to, not by the wish.
+        if key != "manager" and (key != "user" or after["manager"] == "systemd") and old.get(key) != new[key]:
             found.append(f"{key}: {_show(old.get(key))} -> {_show(new[key])}")
     for key in ("image", "model"):
         was, now = _digest(before, key), _digest(after, key)
@@ -77,6 +71,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
             found.append(f"{key} file replaced: sha256 {was[:12]} -> {now[:12]}")
     if not found and before["launch"]["argv"] != after["launch"]["argv"]:
         found.append("the container's command changed (see --diff)")
+    if not found and before["launch"].get("env") != after["launch"]["env"]:
+        found.append("the environment of the container's command changed")
     return found
 
 
@@ -85,23 +81,30 @@ def _digest(value: Mapping[str, Any], key: str) -> str | None:
 
 
 def _show(value: Any) -> str:
-    if value is None or value == [] or value == {} or value == ():
+    if value is None or value == [] or value == {}:
         return "not set"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return shlex.join(str(item) for item in value)
     if isinstance(value, Mapping):
         return " ".join(f"{name}={item}" for name, item in value.items())
     return str(value)
 
 
+def manager_change(wanted: Wanted, observed: Observed) -> str | None:
+    """The change of the manager in words, or None."""
+    before, after = (observed.record or wanted.record)["manager"], wanted.record["manager"]
+    return None if before == after else f"manager: {before} -> {after}"
+
+
 def restart_reason(wanted: Wanted, observed: Observed) -> str | None:
     """Why the server has to be started anew, or None where the right one runs."""
-    if not observed.unit_active:
+    if not observed.active:
         return "it is not running"
-    if observed.running_launch == wanted.record["launch"]["id"]:
-        return None
+    moved = manager_change(wanted, observed)
+    if moved or observed.running_launch == wanted.record["launch"]["id"]:
+        return moved
     if observed.record is None:
-        return "what runs was not started by this collection"
+        return "what runs is not what is wanted, and there is no record of it"
     different = changes(observed.record, wanted.record)
     if different:
         return "; ".join(different)
@@ -114,79 +117,92 @@ def _files(wanted: Wanted, observed: Observed) -> list[Step]:
         name = path.rpartition("/")[2]
         now = observed.files.get(path)
         if now is None:
-            steps.append(Step(f"create {name}", "it is not there", "write", path, content))
+            steps.append(Step(f"Create {name}", f"{name} is not there", "write", path, content))
         elif now != content:
-            steps.append(Step(f"update {name}", "its content differs", "write", path, content))
+            steps.append(Step(f"Update {name}", f"{name} differs", "write", path, content))
     return steps
 
 
 def _record(wanted: Wanted, observed: Observed) -> list[Step]:
     if observed.record is None:
-        return [Step("create instance.json", "it is not there", "write", record.path(wanted.folder))]
+        return [Step("Create instance.json", "instance.json is not there", "record")]
     if record.same_wish(observed.record, wanted.record):
         return []
-    why = "; ".join(changes(observed.record, wanted.record)) or "what the instance means on this host changed"
-    return [Step("update instance.json", why, "write", record.path(wanted.folder))]
+    why = changes(observed.record, wanted.record) or ["what the instance means on this host changed"]
+    return [Step("Update instance.json", manager_change(wanted, observed) or "; ".join(why), "record")]
+
+
+def _unit(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
+    if not observed.unit.installed:
+        what = f"Install the unit ({wanted.record['manager']})"
+        return [Step(what, "the unit is not there", "install_unit", enabled=enabled)]
+    if observed.unit_differences:
+        return [Step("Update the unit", "; ".join(observed.unit_differences), "install_unit", enabled=enabled)]
+    return []
+
+
+def _in_place(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
+    """Folder, files, record and unit. ``enabled``: whether the unit is to start with the host."""
+    steps = []
+    if not observed.folder_exists:
+        steps.append(Step(f"Create the folder {wanted.folder}", f"{wanted.folder} is not there", "make_folder"))
+    steps += _files(wanted, observed)
+    unit, note, moved = _unit(wanted, observed, enabled), _record(wanted, observed), manager_change(wanted, observed)
+    if observed.record is None or moved is None:
+        return [*steps, *note, *unit]
+    # The old unit goes last of what can fail; and as long as it is there, the record is what leads to it.
+    old = Step(f"Stop and remove the unit of {observed.record['manager']}", moved, "remove_unit")
+    return [*steps, *unit, old, *note]
 
 
 def _present(wanted: Wanted, observed: Observed) -> list[Step]:
-    steps = []
-    if wanted.pull_reason:
-        steps.append(Step("pull the image", wanted.pull_reason, "pull_image"))
-    if not observed.folder_exists:
-        steps.append(Step(f"create folder {wanted.folder}", "it is not there", "make_folder"))
-    if observed.record and observed.record["manager"] != wanted.record["manager"]:
-        why = f"manager: {observed.record['manager']} -> {wanted.record['manager']}"
-        steps.append(Step("stop and remove the old unit", why, "remove_unit"))
-    steps += _files(wanted, observed) + _record(wanted, observed)
-    if not observed.unit_installed:
-        steps.append(Step(f"install the unit ({wanted.record['manager']})", "it is not there", "install_unit"))
-    elif observed.unit_differences:
-        steps.append(Step("update the unit", "; ".join(observed.unit_differences), "install_unit"))
-    return steps
+    moved = manager_change(wanted, observed)
+    if moved and observed.former_active:
+        raise Refusal(
+            [f"{moved}: the instance runs, and state present stops nothing. Use state started, or stop it first."]
+        )
+    # A unit that starts at boot would be a start, only later; so that stays as it is.
+    return _in_place(wanted, observed, observed.unit.enabled)
 
 
 def _started(wanted: Wanted, observed: Observed, restart: bool) -> list[Step]:
-    steps = _present(wanted, observed)
-    if observed.unit_installed and not observed.unit_enabled:
-        steps.append(Step("enable the unit", "it would not start at boot", "install_unit"))
+    steps = _in_place(wanted, observed, enabled=True)
     why = restart_reason(wanted, observed)
     if why is None and restart:
         why = "state is restarted"
-    if why is None and any(step.kind == "remove_unit" for step in steps):
-        why = "its manager changed"
+    release = (observed.record or {}).get("release")
     if why is not None:
-        verb = "restart" if observed.unit_active else "start"
+        verb = "Restart" if observed.active else "Start"
         steps.append(Step(f"{verb} llama-server and prove that it works", why, "start"))
-    elif (observed.record or {}).get("release") is None:
-        steps.append(Step("prove that it works and record the release", "it runs, but was never proven", "prove"))
+    elif not release or release["launch"]["id"] != wanted.record["launch"]["id"]:
+        steps.append(Step("Prove that llama-server works", "it runs, and was never proven", "prove"))
     return steps
 
 
 def _stopped(observed: Observed) -> list[Step]:
     steps = []
-    if observed.unit_active:
-        steps.append(Step("stop llama-server", "it is running", "stop"))
-    if observed.unit_enabled:
-        steps.append(Step("disable the unit", "it would start at boot", "disable"))
+    if observed.unit.active:
+        steps.append(Step("Stop llama-server", "it is running", "stop"))
+    if observed.unit.enabled:
+        steps.append(Step("Disable the unit", "it would start at boot", "install_unit", enabled=False))
     return steps
 
 
 def _absent(observed: Observed, folder: str) -> list[Step]:
     steps = []
-    if observed.unit_active:
-        steps.append(Step("stop llama-server", "it is running", "stop"))
-    if observed.unit_installed:
-        steps.append(Step("remove the unit", "it is there", "remove_unit"))
+    if observed.unit.active:
+        steps.append(Step("Stop llama-server", "it is running", "stop"))
+    if observed.unit.installed:
+        steps.append(Step("Remove the unit", "the unit is there", "remove_unit"))
     if observed.folder_exists:
-        steps.append(Step(f"remove folder {folder}", "it is there", "remove"))
+        steps.append(Step(f"Remove the folder {folder}", f"{folder} is there", "remove"))
     return steps
 
 
 def decide(state: str, wanted: Wanted | None, observed: Observed, folder: str) -> list[Step]:
     """The steps, in order, that bring the instance to ``state``; none where it is there already. No I/O.
 
-    ``wanted`` is needed for present, started and restarted.
+    ``wanted`` is needed for present, started and restarted. Raises Refusal where the state forbids what is needed.
     """
     if state == "absent":
         return _absent(observed, folder)
@@ -199,6 +215,6 @@ def decide(state: str, wanted: Wanted | None, observed: Observed, folder: str) -
     return _started(wanted, observed, restart=state == "restarted")
 
 
-def subjects(steps: Sequence[Step]) -> set[str]:
+def kinds(steps: Sequence[Step]) -> set[str]:
     """The kinds of step in a plan."""
     return {step.kind for step in steps}

@@ -8,16 +8,18 @@ Private to gpufleet.llamacpp; may change at any time.
 from __future__ import annotations
 
 import difflib
+import pwd
 import re
 from collections.abc import Sequence
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports, runner, runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports, runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec, option_name
 
 # Already by being parsed, --log-file truncates its file and --rpc connects to its servers.
 SIDE_EFFECTS = ("--log-file", "--rpc")
+INVALID = "invalid argument: "
 OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 
 
@@ -38,7 +40,21 @@ def port_problems(spec: Spec, home: str, our_runner: int | None) -> list[str]:
     ]
 
 
-def argument_problems(spec: Spec, server: str | None, argv: Sequence[str], run: Run) -> list[str]:
+def user_problems(manager: str, user: str) -> list[str]:
+    """Whether the user is there whom a unit of the host has to run the server as."""
+    if manager != "systemd":
+        return []
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return [
+            f"user: this host has no user {user}, whom the server is to run as. Create it as a system user (the role "
+            "gpufleet.llamacpp.llamacpp_host does), or name another."
+        ]
+    return []
+
+
+def argument_problems(spec: Spec, argv: Sequence[str], run: Run) -> list[str]:
     """What the image's own llama-server says to the command line; it loads, binds and writes nothing to answer.
 
     The whole command line is parsed before --completion-bash prints and exits (llama.cpp common/arg.cpp).
@@ -47,12 +63,14 @@ def argument_problems(spec: Spec, server: str | None, argv: Sequence[str], run: 
     if code == 0:
         return []
     said = [line.strip() for line in err.splitlines() if line.strip()]
-    errors = [line for line in said if line.lower().startswith(("error", "fatal"))] or said[-3:]
-    unknown = [line.rpartition("invalid argument: ")[2] for line in errors if "invalid argument: " in line]
+    errors = (
+        [line for line in said if line.lower().startswith(("error", "fatal"))] or said[-3:] or [f"exit status {code}"]
+    )
+    unknown = [line.rpartition(INVALID)[2] for line in errors if INVALID in line]
     if not unknown:
-        return [f"args: llama-server in {spec.image} refuses its command line: {'; '.join(errors)}"]
-    known = _options(spec, server, argv[0], run)
-    return [f"args: the llama-server in {spec.image} knows no {option!r}.{_meant(option, known)}" for option in unknown]
+        return [f"args: llama-server in {spec.image} refuses its command line: {'; '.join(errors)}. Correct it."]
+    known = _options(argv[: argv.index(spec.image) + 2], run)
+    return [f"args: the llama-server in {spec.image} {_meant(word, known)}" for word in unknown]
 
 
 def _harmless(argv: Sequence[str]) -> list[str]:
@@ -60,18 +78,21 @@ def _harmless(argv: Sequence[str]) -> list[str]:
     kept: list[str] = []
     skip = False
     for word in argv:
-        if not skip and word not in SIDE_EFFECTS:
+        acts = not skip and option_name(word) in SIDE_EFFECTS
+        if not skip and not acts:
             kept.append(word)
-        skip = word in SIDE_EFFECTS
+        skip = acts
     return kept
 
 
-def _options(spec: Spec, server: str | None, program: str, run: Run) -> set[str]:
+def _options(server: Sequence[str], run: Run) -> set[str]:
     """The option names that this build of llama-server prints in its help."""
-    code, out, dummy = run([program, "exec", *runtime.ISOLATION, spec.image, server or "llama-server", "--help"])
+    code, out, dummy = run([*server, "--help"])
     return set(OPTION.findall(out)) if code == 0 else set()
 
 
-def _meant(option: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(option, sorted(known), n=1)
-    return f" Did you mean {near[0]}?" if near else " Its --help lists what it knows."
+def _meant(word: str, known: set[str]) -> str:
+    if not word.startswith("-"):
+        return f"takes {word!r} for an option, because the one before it has no value. Take {word!r} out."
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"knows no {word!r}. " + (f"Did you mean {near[0]}?" if near else "Its --help lists what it knows.")

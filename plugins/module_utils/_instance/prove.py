@@ -1,48 +1,56 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Proving a started instance, recording the release, and the way back where the proof fails.
+"""Starting and proving an instance, recording the release, and the way back where it does not pass.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import evidence, proof, wait
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, observe, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, observe, plan, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 
 # Seconds for one look at /health; llama-server answers it from threads of their own.
 HEALTH_TIMEOUT = 5.0
 LOG_LINES = 200
+# What of a record is what runs, so that a release can be run again.
+RUNS = ("spec", "manager", "launch", "image", "model")
 
 
 class GateFailed(Exception):
     """The instance does not work; the message says why and what was done about it."""
 
 
-def state(place: Place) -> Mapping[str, Any] | None:
-    """The runner's account, also of a server that has ended."""
-    try:
-        return read_json(place.state_file)
-    except (ValueError, OSError):
-        return None
+def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait until the launch in ``value`` is ready and prove it; returns the release. Raises GateFailed.
 
-
-def gate(place: Place, value: Mapping[str, Any], timeout: int | None) -> dict[str, Any]:
-    """Wait until the launch in ``value`` is ready and prove it; returns the release. Raises GateFailed."""
+    ``before`` is the runner's account from before the start, empty where nothing was started.
+    """
     launch = value["launch"]
-    limit = timeout or wait.default_timeout((value["model"] or {}).get("size"))
+    unit = observe.unit(place, value["spec"])
+
+    def given_up() -> str | None:
+        state = place.manager.observe(unit)
+        return None if state.active else state.detail
+
     outcome = wait.until_ready(
-        lambda: state(place), lambda: runner.health(launch["url"], HEALTH_TIMEOUT), launch["id"], limit
+        lambda: observe.account(place),
+        lambda: runner.health(launch["url"], HEALTH_TIMEOUT),
+        given_up,
+        launch["id"],
+        timeout or wait.default_timeout((value["model"] or {}).get("size")),
+        before,
     )
     if not outcome.ready:
-        lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
+        lines = place.manager.log_lines(unit, LOG_LINES)
         raise GateFailed(evidence.explain(outcome.reason, evidence.this_start(lines, f"starting {launch['id']}")))
     try:
         answer = proof.prove(launch["url"], runner.read_key(launch["api_key_file"]), value["model"] or {})
@@ -52,45 +60,72 @@ def gate(place: Place, value: Mapping[str, Any], timeout: int | None) -> dict[st
         "proven": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "ready_seconds": round(outcome.seconds, 1),
         "completion": answer,
-        "spec": value["spec"],
-        "manager": value["manager"],
-        "launch": launch,
-        "image": value["image"],
-        "model": value["model"],
+        **{key: value[key] for key in RUNS},
     }
 
 
-def prove(place: Place, value: dict[str, Any], timeout: int | None) -> dict[str, Any]:
-    """Pass the gate and record the release; returns the record with it. Where it fails, the last release comes back.
+def prove(place: Place, value: dict[str, Any], timeout: int | None, starts: bool) -> dict[str, Any]:
+    """Start the instance if ``starts``, pass the gate and record the release; returns the record with it.
 
-    Raises GateFailed.
+    Where that fails, the last release comes back. Raises GateFailed.
     """
     try:
-        release = gate(place, value, timeout)
-    except GateFailed as failure:
+        before = apply.start(place, value) if starts else {}
+        release = gate(place, value, timeout, before)
+    except (GateFailed, managers.ManagerError) as failure:
         raise GateFailed(f"{failure}\n{way_back(place, value, timeout)}") from failure
     former = value["release"]
     if former and former["launch"]["id"] != release["launch"]["id"]:
-        record.keep_release(place.folder, former, apply.RECORD_MODE)
+        record.keep_release(place.folder, former)
     done = {**value, "release": release}
     apply.write_record(place, done)
     return done
 
 
 def way_back(place: Place, value: Mapping[str, Any], timeout: int | None) -> str:
-    """After a failed gate: run the last release again, or nothing where there is none. Says what became of it."""
-    release = value["release"]
-    unit = observe.unit(place, value["spec"])
-    place.manager.stop(unit)
-    if not release or release["launch"]["id"] == value["launch"]["id"] or release["manager"] != value["manager"]:
-        return "The instance is stopped: there is no earlier release to go back to."
-    begin = time.monotonic()
-    former = {**value, **{key: release[key] for key in ("spec", "launch", "image", "model")}}
-    apply.write_record(place, former)
-    place.manager.install(observe.unit(place, former["spec"]))
-    place.manager.start(observe.unit(place, former["spec"]))
+    """Stop what failed and run the last release again, if there is one. Says what became of it; raises nothing."""
     try:
-        gate(place, former, timeout)
+        apply.halt(place, value)
+        obstacle = no_way_back(value)
+        if obstacle:
+            return f"The instance is stopped: {obstacle}."
+        return _run_again(place, value, timeout)
+    except (GateFailed, managers.ManagerError, OSError) as error:
+        return f"The way back to the last release failed too: {error}"
+
+
+def no_way_back(value: Mapping[str, Any]) -> str | None:
+    """Why the last release in the record cannot be run again, or None. Looks at whether its files are there."""
+    release = value["release"]
+    if not release:
+        return "there is no earlier release to go back to"
+    if release["launch"]["id"] == value["launch"]["id"]:
+        return "what failed is the last release itself"
+    for kind in ("image", "model"):
+        was, now = release.get(kind) or {}, value[kind] or {}
+        path, digest = was.get("path", ""), str(was.get("sha256"))[:12]
+        if path == now.get("path") and was.get("sha256") != now.get("sha256"):
+            return f"the release of {release['proven']} ran another {kind} in {path} (sha256 {digest}...)"
+        if not os.path.exists(path):
+            return f"the {kind} of the release of {release['proven']}, {path}, is not there any more"
+    return None
+
+
+def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> str:
+    """The last release brought to the state started as any spec is. Raises GateFailed, ManagerError and OSError."""
+    release = value["release"]
+    begin = time.monotonic()
+    old = {**value, **{key: release[key] for key in RUNS}}
+    there, failed = place, None
+    if release["manager"] != place.manager.name:
+        manager = managers.select(release["manager"], home=place.home, run=place.run)
+        there, failed = Place(place.home, place.name, manager, place.run), place
+    want = observe.whole(there, old, timeout)
+    steps = plan.decide("started", want, observe.observe(there, value, want, former=failed), there.folder)
+    apply.carry_out(there, steps, old, failed)
+    before = apply.start(there, old)
+    try:
+        gate(there, old, timeout, before)
     except GateFailed as failure:
         return f"The release of {release['proven']} was started again, and does not work either: {failure}"
     return f"Back on the release of {release['proven']}, serving again after {time.monotonic() - begin:.0f} s."

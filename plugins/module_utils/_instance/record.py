@@ -18,6 +18,12 @@ FILE = "instance.json"
 RELEASES = "releases"
 # Releases before the current one that stay on the host.
 KEPT = 5
+# instance.json can hold the operator's env, so it is not for everybody.
+MODE = 0o640
+
+# What this format always has, and without which nothing can be said about an instance.
+SPEC_KEYS = ("name", "image", "model", "port", "host", "alias", "gpus", "context_size", "user")
+LAUNCH_KEYS = ("id", "argv", "env", "url", "image_sha256", "model_sha256")
 
 
 def path(folder: str) -> str:
@@ -37,7 +43,27 @@ def read(folder: str) -> dict[str, Any] | None:
             f"{path(folder)} has format {value['format']}, this version of gpufleet.llamacpp knows up to {FORMAT}: a "
             "newer one wrote it. Use that version or a newer one."
         )
+    wrong = _wrong(value)
+    if wrong:
+        raise ValueError(f"{path(folder)} is damaged, without a sound {wrong}. Move it away to start afresh.")
     return value
+
+
+def _wrong(value: Mapping[str, Any]) -> str:
+    """The first part of a record that is not there or has the wrong shape; '' for a sound one."""
+    for part, keys in (("spec", SPEC_KEYS), ("launch", LAUNCH_KEYS)):
+        lacking = [key for key in keys if not isinstance(value.get(part), dict) or key not in value[part]]
+        if lacking:
+            return f"{part} ({', '.join(lacking)})"
+    if not isinstance(value.get("manager"), str):
+        return "manager"
+    for part in ("image", "model", "release"):
+        if not isinstance(value.get(part), (dict, type(None))):
+            return part
+    release = value.get("release")
+    if release and not (isinstance(release.get("launch"), dict) and "id" in release["launch"]):
+        return "release"
+    return ""
 
 
 def make(
@@ -65,35 +91,38 @@ def same_wish(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in ("format", "spec", "manager", "launch"))
 
 
-def write(folder: str, value: Mapping[str, Any], mode: int) -> None:
-    """Write the record; it can hold the operator's env, so others may not read it. Raises OSError."""
-    write_json(path(folder), value, mode)
+def write(folder: str, value: Mapping[str, Any]) -> None:
+    """Write the record. Raises OSError."""
+    write_json(path(folder), value, MODE)
 
 
-def keep_release(folder: str, release: Mapping[str, Any], mode: int) -> None:
+def keep_release(folder: str, release: Mapping[str, Any]) -> None:
     """Put a release that is about to be replaced beside the current one, the oldest beyond KEPT go. Raises OSError."""
     shelf = os.path.join(folder, RELEASES)
     os.makedirs(shelf, mode=0o750, exist_ok=True)
     name = f"{release['proven'].replace(':', '').replace('-', '')}-{release['launch']['id']}.json"
-    write_json(os.path.join(shelf, name), release, mode)
+    write_json(os.path.join(shelf, name), release, MODE)
     for old in sorted(os.listdir(shelf))[:-KEPT]:
         remove(os.path.join(shelf, old))
+
+
+def names(home: str) -> list[str]:
+    """The instances that have a record in this home, sorted."""
+    try:
+        entries = sorted(os.listdir(home))
+    except OSError:
+        return []
+    return [entry for entry in entries if os.path.isfile(path(os.path.join(home, entry)))]
 
 
 def others(home: str, name: str) -> dict[str, dict[str, Any]]:
     """The records of the other instances in this home, by name; broken ones are left out."""
     found = {}
-    try:
-        entries = sorted(os.listdir(home))
-    except OSError:
-        return {}
-    for entry in entries:
-        if entry == name or entry.startswith("."):
-            continue
+    for other in names(home):
         try:
-            value = read(os.path.join(home, entry))
+            value = None if other == name else read(os.path.join(home, other))
         except (ValueError, OSError):
             continue
         if value is not None:
-            found[entry] = value
+            found[other] = value
     return found

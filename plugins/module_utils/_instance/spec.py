@@ -21,6 +21,14 @@ WHOLE_STATES = ("started", "restarted", "present")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+GPU = re.compile(r"\d+|GPU-[0-9a-fA-F-]+")
+LAYERS = re.compile(r"\d{1,4}|auto|all")
+# A name or an address, an IPv6 address also in brackets; no list of them, and nothing that looks like an option.
+HOST = re.compile(r"[A-Za-z0-9:\[][A-Za-z0-9.:_\[\]-]*")
+LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
+
+# What the home holds beside the instances' folders.
+RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
 
 # Spellings of llama-server's own option names (llama.cpp common/arg.cpp) that an option of the module stands for.
 OWNED = {
@@ -48,6 +56,10 @@ UNUSABLE = {
     "--ssl-cert-file": "the probes speak plain HTTP; end TLS in a proxy in front",
     "--models-dir": "an instance serves one model; declare one instance for each",
     "--models-preset": "an instance serves one model; declare one instance for each",
+    "-hf": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
+    "--hf-repo": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
+    "-mu": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
+    "--model-url": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
     "-h": "it prints and exits",
     "--help": "it prints and exits",
     "--usage": "it prints and exits",
@@ -55,6 +67,14 @@ UNUSABLE = {
     "--list-devices": "it prints and exits",
     "--cache-list": "it prints and exits",
     "--completion-bash": "it prints and exits",
+}
+
+
+# Variables that are better said, or not at all, each with what to do instead.
+UNUSABLE_ENV = {
+    "CUDA_DEVICE_ORDER": "GPU numbers are always those of nvidia-smi; name the GPUs in gpus",
+    "CUDA_VISIBLE_DEVICES": "the container would not see the GPUs; name them in gpus",
+    "LLAMA_API_KEY": "it would stand in the record and in run.sh; put the key into a file and use api_key_file",
 }
 
 
@@ -103,24 +123,35 @@ def option_name(argument: str) -> str:
 
 def check_name(name: str) -> list[str]:
     """Problems of an instance's name, which is also the name of its folder and of its unit."""
-    if NAME.fullmatch(name) and ".." not in name:
-        return []
-    return [
-        f"name: {name!r} cannot be a folder's name. Use letters, digits, dot, dash and underscore, at most 64, "
-        "beginning with a letter or digit, without '..'."
-    ]
+    if not NAME.fullmatch(name) or ".." in name:
+        return [
+            f"name: {name!r} cannot be a folder's name. Use letters, digits, dot, dash and underscore, at most 64, "
+            "beginning with a letter or digit, without '..'."
+        ]
+    if name in RESERVED:
+        return [f"name: {name!r} is what the home has for all instances. Choose another name."]
+    return []
 
 
 def _check_number(option: str, value: int | None, low: int, high: int, why: str) -> list[str]:
     if value is None or low <= value <= high:
         return []
-    return [f"{option}: {value} is out of range; {low} to {high} is possible ({why})."]
+    return [f"{option}: {value} is out of range. Choose {low} to {high} ({why})."]
 
 
 def _check_path(option: str, value: str | None) -> list[str]:
-    if value is None or (value.startswith("/") and ".." not in value.split("/") and "\n" not in value):
+    if value is None:
         return []
-    return [f"{option}: {value!r} has to be an absolute path without '..'."]
+    if not value.startswith("/") or ".." in value.split("/") or any(ord(letter) < 32 for letter in value):
+        return [f"{option}: {value!r} has to be an absolute path without '..' and without control characters."]
+    return []
+
+
+def _check_bound(option: str, path: str | None, bound: str) -> list[str]:
+    """A path that the container gets by --bind, where a comma and a colon have a meaning of their own."""
+    if path is None or not re.search("[:,]", bound):
+        return []
+    return [f"{option}: {path!r} cannot be seen by the container: --bind takes no ':' and ','. Rename the folder."]
 
 
 def _check_bind(bind: str) -> list[str]:
@@ -131,57 +162,94 @@ def _check_bind(bind: str) -> list[str]:
     return [f"binds: {bind!r} has to be /on/host:/in/container or /on/host:/in/container:ro, without a comma."]
 
 
+def _check_image(image: str, sha256: str | None) -> list[str]:
+    problems = []
+    if "://" not in image:
+        problems += _check_path("image", image_path(image, "/"))
+    elif not image.startswith(("http://", "https://")):
+        problems.append(f"image: {image!r} has to be a path on the host or an http(s) address.")
+    elif not sha256:
+        problems.append(f"image_sha256: an image from an address, {image}, needs the sha256 that its file must have.")
+    if sha256 and not SHA256.fullmatch(sha256.lower()):
+        problems.append(f"image_sha256: {sha256!r} is not a sha256, which has 64 hexadecimal digits.")
+    return problems
+
+
+def _check_gpus(gpus: Sequence[str]) -> list[str]:
+    problems = [
+        f"gpus: {gpu!r} is neither an index such as 0 nor a UUID such as GPU-8a3c...; nvidia-smi -L lists both."
+        for gpu in gpus
+        if not GPU.fullmatch(gpu)
+    ]
+    if len(set(gpus)) < len(gpus):
+        problems.append(f"gpus: {','.join(gpus)} names a GPU twice. Name each once.")
+    return problems
+
+
+def _check_env(env: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for name, value in env.items():
+        if not ENV_NAME.fullmatch(name):
+            problems.append(f"env: {name!r} cannot be a variable's name. Use letters, digits and underscores.")
+        elif name in UNUSABLE_ENV:
+            problems.append(f"env: {name} cannot be used: {UNUSABLE_ENV[name]}.")
+        if "\0" in str(value):
+            problems.append(f"env: the value of {name} holds a NUL byte. Take it out.")
+    return problems
+
+
 def _check_args(argv: Sequence[str]) -> list[str]:
     problems = []
     for argument in argv:
         option = option_name(argument)
+        name, equals, value = argument.partition("=")
         if option in OWNED:
             problems.append(f"args: {argument} is what the option {OWNED[option]} is for; say it there.")
         elif option in UNUSABLE:
             problems.append(f"args: {argument} cannot be used: {UNUSABLE[option]}.")
-        elif option.startswith("--") and "=" in option.split(" ")[0]:
-            name, dummy, value = argument.partition("=")
+        elif equals and LONG_OPTION.fullmatch(option_name(name)):
             problems.append(f"args: llama-server knows no {argument!r}; write {name + ' ' + value!r}.")
         if "\0" in argument:
-            problems.append(f"args: {argument!r} holds a NUL byte, which no argument can.")
+            problems.append(f"args: {argument!r} holds a NUL byte. Take it out.")
     return problems
 
 
 def check(params: Mapping[str, Any]) -> list[str]:
     """Every problem of the options that can be seen without looking at the host."""
+    model, key_file = params["model"], params["api_key_file"]
     problems = check_name(params["name"])
-    problems += _check_number("port", params["port"], 1, 65535, "TCP ports")
-    problems += _check_number("context_size", params["context_size"], 0, 2**31 - 1, "tokens; 0 is the model's own")
-    problems += _check_number("threads", params["threads"], 1, 4096, "CPU threads")
-    layers = params["gpu_layers"]
-    if layers is not None and layers not in ("auto", "all") and not re.fullmatch(r"\d{1,4}", layers):
-        problems.append(f"gpu_layers: {layers!r} has to be a number of layers, auto or all.")
+    problems += _check_image(params["image"], params["image_sha256"])
     for option in ("model", "api_key_file", "server_path"):
         problems += _check_path(option, params[option])
-    if "://" not in params["image"]:
-        problems += _check_path("image", image_path(params["image"], "/"))
-    elif not params["image"].startswith(("http://", "https://")):
-        problems.append(f"image: {params['image']!r} has to be a path on the host or an http(s) address.")
-    elif not params["image_sha256"]:
-        problems.append("image_sha256: an image from an address needs the sha256 that its file must have.")
-    if params["image_sha256"] and not SHA256.fullmatch(params["image_sha256"].lower()):
-        problems.append(f"image_sha256: {params['image_sha256']!r} is not a sha256, which is 64 hexadecimal digits.")
-    if params["host"].endswith(".sock") or "," in params["host"] or not params["host"]:
+    problems += _check_bound("model", model, os.path.dirname(model))
+    problems += _check_bound("api_key_file", key_file, key_file or "")
+    if not HOST.fullmatch(params["host"]) or params["host"].endswith(".sock"):
         problems.append(f"host: {params['host']!r} has to be one address, such as 127.0.0.1 or 0.0.0.0.")
-    gpus = [str(gpu) for gpu in params["gpus"] or []]
-    problems += [
-        f"gpus: {gpu!r} is neither an index nor a UUID."
-        for gpu in gpus
-        if not re.fullmatch(r"\d+|GPU-[0-9a-fA-F-]+", gpu)
-    ]
-    if len(set(gpus)) < len(gpus):
-        problems.append(f"gpus: {','.join(gpus)} names a GPU twice.")
-    problems += [
-        f"env: {name!r} cannot be a variable's name." for name in params["env"] if not ENV_NAME.fullmatch(name)
-    ]
+    problems += _check_number("port", params["port"], 1, 65535, "TCP ports")
+    problems += _check_gpus([str(gpu) for gpu in params["gpus"] or []])
+    layers = params["gpu_layers"]
+    if layers is not None and not LAYERS.fullmatch(layers):
+        problems.append(f"gpu_layers: {layers!r} has to be a number of layers, auto or all.")
+    problems += _check_number("context_size", params["context_size"], 0, 2**31 - 1, "tokens; 0 is the model's own")
+    problems += _check_number("threads", params["threads"], 1, 4096, "CPU threads")
+    problems += _check_number("wait_timeout", params["wait_timeout"], 1, 86400, "seconds")
+    if params["alias"] is not None and (not params["alias"] or not params["alias"].isprintable()):
+        problems.append(f"alias: {params['alias']!r} has to be a name on one line.")
+    problems += _check_args(split_args(params["args"]))
+    problems += _check_env(params["env"])
     for bind in params["binds"]:
         problems += _check_bind(bind)
-    return problems + _check_args(split_args(params["args"]))
+    return problems
+
+
+def _check_places(spec: Spec, home: str) -> list[str]:
+    """What lies in the instance's own folder is gone with it, and image and model are to stay."""
+    folder = os.path.join(home, spec.name, "")
+    return [
+        f"{option}: {path} lies in the instance's own folder {folder}, which is removed with it. Put it elsewhere."
+        for option, path in (("image", spec.image), ("model", spec.model))
+        if os.path.normpath(path).startswith(folder)
+    ]
 
 
 def image_path(image: str, home: str) -> str:
@@ -196,9 +264,7 @@ def image_path(image: str, home: str) -> str:
 def parse(params: Mapping[str, Any], home: str) -> Spec:
     """The canonical spec of the module's options; raises Refusal with every problem at once."""
     problems = check(params)
-    if problems:
-        raise Refusal(problems)
-    return Spec(
+    spec = Spec(
         name=params["name"],
         image=image_path(params["image"], home),
         model=params["model"],
@@ -217,3 +283,7 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
         manager=params["manager"],
         user=params["user"],
     )
+    problems += _check_places(spec, home)
+    if problems:
+        raise Refusal(problems)
+    return spec

@@ -10,8 +10,9 @@ neither image nor model and asks the image nothing.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,10 @@ class Survey:
     problems: tuple[str, ...]
 
 
-def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, pulls_image: bool) -> Survey:
-    """Look at runtime, image and model. ``last`` is the instance's record; ``pulls_image``: it is to be fetched."""
+def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image_sha256: str | None, pulls_image: bool) -> Survey:
+    """Look at runtime, image and model. ``last`` is the instance's record; ``image_sha256`` what the image must have;
+    ``pulls_image``: it is to be fetched first. Raises OSError, and FileChanged for a file that is being written to.
+    """
     missing: list[str] = []
     problems: list[str] = []
     program = runtime.find()
@@ -46,18 +49,31 @@ def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, pulls_image: bool
             + ", ".join(runtime.SEARCH)
             + "). Install one, or have the site's administrator do it."
         )
-    model = _model(spec, last, missing, problems)
-    image = None if pulls_image else _image(spec, run, program, last, missing, problems)
-    if spec.api_key_file:
+    known = last or {}
+    model = _model(spec, known.get("model"), missing, problems)
+    image: dict[str, Any] | None
+    if pulls_image:
+        image = _image_to_come(spec, known.get("image"), image_sha256)
+    else:
+        image = _image(spec, run, program, known.get("image"), missing, problems)
+        problems += _digest_problems(image, image_sha256)
+    if spec.api_key_file and not os.path.exists(spec.api_key_file):
+        missing.append(
+            f"api_key_file: {spec.api_key_file} is not there. Write one key a line into it, for no other eyes."
+        )
+    elif spec.api_key_file:
         problems += key_file_problems(spec.api_key_file)
-    for bind in spec.binds:
-        if not os.path.exists(bind.split(":")[0]):
-            problems.append(f"binds: {bind.split(':')[0]} is not there on the host. Make it, or take the bind out.")
+    outside = [bind.split(":")[0] for bind in spec.binds]
+    missing += [
+        f"binds: {path} is not there on the host. Make it, or take the bind out."
+        for path in outside
+        if not os.path.exists(path)
+    ]
     return Survey(program, image, model, tuple(missing), tuple(problems))
 
 
 def _model(
-    spec: Spec, last: Mapping[str, Any] | None, missing: list[str], problems: list[str]
+    spec: Spec, known: Mapping[str, Any] | None, missing: list[str], problems: list[str]
 ) -> dict[str, Any] | None:
     try:
         paths = gguf.split_paths(spec.model)
@@ -71,8 +87,7 @@ def _model(
     if absent:
         missing.append(f"model: {', '.join(absent)} is not there. Fetch it with gpufleet.llamacpp.gguf_model first.")
         return None
-    known = (last or {}).get("model")
-    if known and [(file["path"], file["stamp"]) for file in known["files"]] == [(p, sif.stamp(p)) for p in paths]:
+    if known and _stamps(known) == {path: sif.stamp(path) for path in paths}:
         return dict(known)
     files = [model_observe.look(path) for path in paths]
     wrong = [problem for file in files for problem in (*file.problems, *file.holes) if problem]
@@ -83,17 +98,27 @@ def _model(
     return {
         "path": spec.model,
         "files": [{"path": file.path, "stamp": list(file.stamp), "sha256": file.sha256} for file in files],
-        "sha256": files[0].sha256 if len(files) == 1 else "+".join(str(file.sha256)[:16] for file in files),
+        "sha256": files[0].sha256 if len(files) == 1 else _digest_of_all(files),
         "size": sum(file.size for file in files),
         **{key: facts.get(key) for key in SUMMARY},
     }
+
+
+def _stamps(known: Mapping[str, Any]) -> dict[Any, Any]:
+    """The stat values that the record has for the model's files."""
+    return {file.get("path"): file.get("stamp") for file in known.get("files") or []}
+
+
+def _digest_of_all(files: Sequence[model_observe.SeenFile]) -> str:
+    """One number for a split model: the sha256 of its parts' digests, as sha256sum would print them, in order."""
+    return hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest()
 
 
 def _image(
     spec: Spec,
     run: Run,
     program: str | None,
-    last: Mapping[str, Any] | None,
+    known: Mapping[str, Any] | None,
     missing: list[str],
     problems: list[str],
 ) -> dict[str, Any] | None:
@@ -101,16 +126,18 @@ def _image(
     if stamp is None:
         missing.append(f"image: {spec.image} is not there. Copy it to the host, or give an address and image_sha256.")
         return None
-    known = (last or {}).get("image")
-    if known and known["path"] == spec.image and known["stamp"] == stamp:
-        return dict(known)
+    same = known if known and known.get("path") == spec.image else None
+    if same and not same.get("server_path") and spec.server_path is None:
+        same = None  # where llama-server lies did not matter so far
+    if same and same.get("stamp") == stamp:
+        return dict(same)
     wrong = sif.problems(spec.image)
     if wrong or program is None:
         problems += wrong
         return None
     digest = sif.sha256(spec.image)
-    if known and known["sha256"] == digest and known["path"] == spec.image:
-        return {**known, "stamp": stamp}
+    if same and same.get("sha256") == digest:
+        return {**same, "stamp": stamp}
     server, said = runtime.find_server(run, program, spec.image)
     if server is None and spec.server_path is None:
         problems.append(
@@ -121,13 +148,25 @@ def _image(
     return {"path": spec.image, "stamp": stamp, "sha256": digest, "server_path": server}
 
 
+def _image_to_come(spec: Spec, known: Mapping[str, Any] | None, image_sha256: str | None) -> dict[str, Any]:
+    """The image that is about to be pulled, as far as it can be told; llama-server is where it was, most likely."""
+    return {"path": spec.image, "stamp": None, "sha256": image_sha256, "server_path": (known or {}).get("server_path")}
+
+
+def _digest_problems(image: Mapping[str, Any] | None, wanted: str | None) -> list[str]:
+    if image is None or wanted is None or image["sha256"] == wanted:
+        return []
+    return [
+        f"image_sha256: {image['path']} has {image['sha256']}, wanted is {wanted}. Bring the right image, or correct "
+        "the number."
+    ]
+
+
 def key_file_problems(path: str) -> list[str]:
     """Why llama-server would ignore the keys in the file, or let nobody in. It reads line by line (common/arg.cpp)."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-    except FileNotFoundError:
-        return [f"api_key_file: {path} is not there. Write one key a line into it, readable by the server's user only."]
     except (OSError, ValueError) as error:
         return [f"api_key_file: {path} cannot be read ({error}). Let the user that runs this task read it."]
     lines = text.split("\n")
