@@ -100,7 +100,8 @@ def read_key(path: str | None) -> str | None:
             lines = [line.strip() for line in file]
     except (OSError, ValueError):
         return None
-    return next((line for line in lines if line and not line.startswith("#")), None)
+    # Beyond ASCII there is no header to send it in.
+    return next((line for line in lines if line and line.isascii() and not line.startswith("#")), None)
 
 
 def get(url: str, path: str, timeout: float, key: str | None = None) -> tuple[int | None, Any]:
@@ -108,13 +109,14 @@ def get(url: str, path: str, timeout: float, key: str | None = None) -> tuple[in
     request = urllib.request.Request(url.rstrip("/") + path, headers={"Authorization": "Bearer " + key} if key else {})
     try:
         with OPENER.open(request, timeout=timeout) as answer:
-            return answer.status, json.loads(answer.read())
+            status, body = answer.status, answer.read()
+        return status, json.loads(body)
     except urllib.error.HTTPError as error:
         return error.code, None
     except (OSError, http.client.HTTPException):
         return None, None
     except ValueError:
-        return 200, None
+        return status, None
 
 
 def health(url: str, timeout: float) -> int | None:
@@ -126,6 +128,12 @@ def slots(url: str, key: str | None, timeout: float) -> list[dict[str, Any]] | N
     """The slots; None when the server does not tell (--no-slots, another key) or not within timeout seconds."""
     value = get(url, "/slots", timeout, key)[1]
     return value if isinstance(value, list) else None
+
+
+def working(value: Any) -> list[dict[str, Any]]:
+    """The slots in an answer of /slots that work on a request; none where it does not tell."""
+    slots = value if isinstance(value, list) else []
+    return [slot for slot in slots if isinstance(slot, dict) and slot.get("is_processing")]
 
 
 class Process(NamedTuple):
@@ -443,16 +451,19 @@ class Runner:
         """
         code, value = get(self.launch.url, "/slots", PROBE_TIMEOUT, self.key)
         # Builds name their counters differently (n_decoded, n_prompt_tokens_processed), so all of a slot is compared.
-        busy = [slot for slot in value or [] if slot.get("is_processing")]
+        busy = working(value)
         if code is not None and (not busy or busy != self.last_seen):
             self.moved_at, self.last_seen = time.monotonic(), busy
 
     def busy(self) -> int:
-        """Number of requests in work; 0 also where the server does not tell."""
+        """Number of requests in work; 0 also where the server refuses to tell, 1 where it is too busy to tell."""
         url, key = self.launch.url, self.key
-        if self.may_sleep and (get(url, "/props", PROBE_TIMEOUT, key)[1] or {}).get("is_sleeping"):
-            return 0
-        return sum(bool(slot.get("is_processing")) for slot in slots(url, key, PROBE_TIMEOUT) or [])
+        if self.may_sleep:
+            props = get(url, "/props", PROBE_TIMEOUT, key)[1]
+            if isinstance(props, dict) and props.get("is_sleeping"):
+                return 0
+        code, value = get(url, "/slots", PROBE_TIMEOUT, key)
+        return len(working(value)) if code else int(health(url, PROBE_TIMEOUT) == 200)
 
     def drain(self) -> None:
         """Let the requests in flight end, which TERM would cut: for drain_timeout seconds, or until asked again."""

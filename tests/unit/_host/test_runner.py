@@ -221,6 +221,27 @@ def test_drain_waits_for_a_busy_slot(instance: Instance) -> None:
     assert (instance.folder / "terms").read_text() == "TERM\n"
 
 
+@pytest.mark.parametrize(
+    ("slots", "health", "busy"),
+    [
+        ((200, BUSY), 200, 1),
+        ((200, IDLE), 200, 0),
+        ((200, {"error": "x"}), 200, 0),
+        ((200, ["x"]), 200, 0),
+        ((501, None), 200, 0),
+        ((None, None), 200, 1),  # in the middle of a long batch
+        ((None, None), None, 0),  # stopped, or gone
+    ],
+)
+def test_what_is_waited_for(
+    slots: Any, health: int | None, busy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"/slots": slots, "/health": (health, None)}
+    monkeypatch.setattr(runner, "get", lambda url, path, *rest: answers[path])
+    launch = runner.Launch("one", ["x"], {}, "http://127.0.0.1:1")
+    assert runner.Runner(str(tmp_path), launch).busy() == busy
+
+
 def test_a_second_term_ends_the_drain_and_status_1_of_a_second_term_is_clean(instance: Instance) -> None:
     instance.behave(slots=BUSY, term="leave at the second")
     process = instance.start()
