@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The demonstration: two fresh hosts, deploy-4403.yml, and a question to the model through the port of each.

@@ -229,7 +229,7 @@ class Notifier:
                     sender.settimeout(1.0)  # its queue is full when the manager itself hangs
                     sender.sendto("\n".join(assignments).encode(), address)
             except OSError as error:  # a manager that went away is no reason to stop serving
-                print(f"llamacpp runner: cannot notify {self.address}: {error}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"llamacpp runner: cannot notify {self.address}: {error}\n")
 
 
 class Log:
@@ -367,7 +367,8 @@ class Runner:
             self.status = 1
             return
         try:
-            child = subprocess.Popen(
+            # A program of its own on the host has no run_command of a module.
+            child = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 self.launch.argv,
                 env=self.launch.env,
                 cwd=self.directory,
@@ -512,9 +513,9 @@ def main(argv: list[str]) -> int:
         directory = os.path.realpath(argv[1])
         return Runner(directory, read_launch(directory)).run()
     except ConfigError as error:
-        print(f"llamacpp runner: {error}", file=sys.stderr)
+        sys.stderr.write(f"llamacpp runner: {error}\n")
         return EXIT_CONFIG
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    raise SystemExit(main(sys.argv))

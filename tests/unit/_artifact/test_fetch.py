@@ -21,8 +21,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch 
     fetch,
     inspect,
 )
-
-from .fault_server import (
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import (
     FaultServer,
     Reply,
     Request,
@@ -333,7 +332,11 @@ class TestUnknownSha256:
 
     def test_one_that_changes_all_the_time(self, tmp_path: Path, server: FaultServer) -> None:
         count = iter(range(1_000_000))
-        server.faults.add(lambda request, reply: header("ETag", f'"{next(count)}"')(request, reply))
+
+        def another(request: Request, reply: Reply) -> Reply:
+            return header("ETag", f'"{next(count)}"')(request, reply)
+
+        server.faults.add(another)
         with pytest.raises(FetchError, match="changed at its source"):
             pull(tmp_path, Source(server.url), sha256=None)
         assert os.listdir(tmp_path) == []

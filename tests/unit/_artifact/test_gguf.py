@@ -253,7 +253,7 @@ def test_flipped_bytes_never_raise_anything_but_gguf_error(tmp_path):
     path = tmp_path / "flipped.gguf"
     choices = random.Random(4401)
     for position in range(end):
-        for value in {0xFF, content[position] ^ 1, choices.randrange(256)}:
+        for value in (0xFF, content[position] ^ 1, choices.randrange(256)):
             path.write_bytes(content[:position] + bytes([value]) + content[position + 1 :])
             try:
                 found = gguf.read(str(path))
