@@ -19,12 +19,17 @@ def declared(
     only: str | int | None = None,
 ) -> list[dict[str, Any]]:
     """The instances of one host. Raises AnsibleFilterError that names every problem of all of them at once."""
+    problems = _shape_problems(instances, defaults, overrides)
+    if problems:
+        raise AnsibleFilterError("The declared instances cannot be deployed: " + " ".join(problems))
     merged = []
     for entry in instances:
-        name = str(entry.get("name", ""))
-        whole = merge_hash(merge_hash(dict(defaults or {}), dict(entry)), dict((overrides or {}).get(name, {})))
-        merged.append({**whole, "name": name, "model": _model(whole.get("model"), models_dir)})
-    problems = _problems(merged) + _unknown_overrides(merged, overrides or {})
+        name = str(entry.get("name") or "")
+        whole: dict[str, Any] = {}
+        for layer in (defaults, entry, (overrides or {}).get(name)):
+            whole = merge_hash(whole, _layer(layer or {}))
+        merged.append({**whole, "name": name, "model": _model(whole.get("model") or {}, models_dir)})
+    problems = _problems(merged)
     if problems:
         raise AnsibleFilterError("The declared instances cannot be deployed: " + " ".join(problems))
     if only in (None, ""):
@@ -36,11 +41,37 @@ def declared(
     return chosen
 
 
-def _model(model: Any, models_dir: str) -> dict[str, Any]:
-    """A model is a path, or a path and where it comes from; a relative path begins at the folder of models."""
-    whole = dict(model) if isinstance(model, Mapping) else {"path": model or ""}
-    path = str(whole.get("path") or "")
-    return {**whole, "path": path if path.startswith(("/", "~")) or not path else f"{models_dir.rstrip('/')}/{path}"}
+def _layer(values: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer of what is declared, with the model as a mapping, so that a path here and an address there meet."""
+    model = values.get("model")
+    return {**values, "model": {"path": model}} if isinstance(model, str) else dict(values)
+
+
+def _model(model: Mapping[str, Any], models_dir: str) -> dict[str, Any]:
+    """A relative path of a model begins at the folder of models."""
+    path = str(model.get("path") or "")
+    return {**model, "path": path if path.startswith(("/", "~")) or not path else f"{models_dir.rstrip('/')}/{path}"}
+
+
+def _shape_problems(instances: Any, defaults: Any, overrides: Any) -> list[str]:
+    """What is not even a list of mappings, or a mapping of mappings."""
+    if isinstance(instances, (str, Mapping)) or not isinstance(instances, Sequence):
+        return [f"llamacpp_instances has to be a list, and is {instances!r}."]
+    problems = [f"{entry!r} in llamacpp_instances has to be a mapping." for entry in instances if not _fits(entry)]
+    if not _fits(defaults or {}):
+        problems.append(f"llamacpp_instance_defaults has to be a mapping, and is {defaults!r}.")
+    if not isinstance(overrides or {}, Mapping):
+        return [*problems, f"llamacpp_instance_overrides has to be a mapping, and is {overrides!r}."]
+    # An override for an instance that another playbook deploys is fine.
+    for name, values in (overrides or {}).items():
+        if not _fits(values or {}):
+            problems.append(f"llamacpp_instance_overrides[{name}] has to be a mapping, and is {values!r}.")
+    return problems
+
+
+def _fits(values: Any) -> bool:
+    """Whether these are options of an instance: a mapping, in which the model is a path or a mapping."""
+    return isinstance(values, Mapping) and isinstance(values.get("model") or "", (str, Mapping))
 
 
 def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -49,28 +80,16 @@ def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
         lacks = [key for key in ("name", "port") if not entry.get(key)]
         lacks += [] if entry["model"]["path"] else ["model.path"]
         if lacks:
-            problems.append(f"{entry.get('name') or 'An instance without a name'} lacks {', '.join(lacks)}.")
-    for key in ("name", "port"):
-        values = [str(entry.get(key)) for entry in instances if entry.get(key)]
-        twice = sorted({value for value in values if values.count(value) > 1})
-        for value in twice:
-            who = [entry["name"] for entry in instances if str(entry.get(key)) == value]
-            said = (
-                f"{len(who)} instances have the name {value}."
-                if key == "name"
-                else f"{' and '.join(who)} share the port {value}."
-            )
-            problems.append(said)
-    return problems
-
-
-def _unknown_overrides(instances: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> list[str]:
-    """An override for an instance that is deployed by another playbook is fine; one that is no mapping is not."""
-    return [
-        f"llamacpp_instance_overrides[{name}] has to be a mapping."
-        for name in overrides
-        if not isinstance(overrides[name], Mapping)
+            problems.append(f"{entry['name'] or 'An instance without a name'} lacks {', '.join(lacks)}.")
+    names = [entry["name"] for entry in instances if entry["name"]]
+    problems += [
+        f"{names.count(name)} instances have the name {name}." for name in sorted(set(names)) if names.count(name) > 1
     ]
+    ports = [str(entry["port"]) for entry in instances if entry.get("port")]
+    for port in sorted({port for port in ports if ports.count(port) > 1}):
+        who = [entry["name"] for entry in instances if str(entry.get("port")) == port]
+        problems.append(f"{', '.join(who[:-1])} and {who[-1]} share the port {port}.")
+    return problems
 
 
 class FilterModule:

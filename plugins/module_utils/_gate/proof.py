@@ -20,6 +20,8 @@ except ImportError:  # the module reports it with missing_required_lib before an
 TIMEOUT = 300
 QUESTION = "What is the capital of France? Answer in one sentence."
 TOKENS = 32
+# What Python says when a JSON value has another shape than is expected.
+WRONG_SHAPE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 class NotProven(Exception):
@@ -50,7 +52,7 @@ def identity(session: requests.Session, url: str, model: Mapping[str, Any]) -> N
     try:
         meta = body["data"][0]["meta"]
         served = {"tensor_bytes": meta["size"], "parameters": meta["n_params"]}
-    except (KeyError, IndexError, TypeError) as error:
+    except WRONG_SHAPE as error:
         raise NotProven(f"/v1/models has not the shape that llama-server gives: {str(body)[:300]}") from error
     for name, value in served.items():
         if model.get(name) and model[name] != value:
@@ -69,28 +71,27 @@ def completion(session: requests.Session, url: str) -> dict[str, Any]:
     try:
         message = answer["choices"][0]["message"]
         # A reasoning model spends its first tokens on thoughts, which come in a field of their own.
-        text = (message.get("content") or "") + (message.get("reasoning_content") or "")
-        tokens = answer["usage"]["completion_tokens"]
-    except (KeyError, IndexError, TypeError) as error:
+        text = str((message.get("content") or "") + (message.get("reasoning_content") or ""))
+        tokens = int(answer["usage"]["completion_tokens"])
+        rate = (answer.get("timings") or {}).get("predicted_per_second")
+        shown = round(float(rate), 1) if rate else None
+    except WRONG_SHAPE as error:
         raise NotProven(f"the completion has not the shape of an answer: {str(answer)[:300]}") from error
     if not text.strip() or tokens < 1:
         raise NotProven(f"the completion is empty ({tokens} tokens), though the server says 200")
-    rate = (answer.get("timings") or {}).get("predicted_per_second")
     return {
         "question": QUESTION,
         "answer": text.strip(),
         "tokens": tokens,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(rate, 1) if rate else None,
+        "tokens_per_second": shown,
     }
 
 
-def key_is_asked(session: requests.Session, url: str) -> None:
+def key_is_asked(url: str) -> None:
     """With a key file, a request without a key has to be turned away."""
     body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
-    answer = requests.Session()
-    answer.trust_env = False
-    status = answer.post(f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT).status_code
+    status = _session(None).post(f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT).status_code
     if status != 401:
         raise NotProven(f"a request without a key was answered HTTP {status} instead of 401: authentication is off")
 
@@ -101,7 +102,7 @@ def prove(url: str, key: str | None, model: Mapping[str, Any]) -> dict[str, Any]
     try:
         identity(session, url, model)
         if key:
-            key_is_asked(session, url)
+            key_is_asked(url)
         return completion(session, url)
     except requests.RequestException as error:
         raise NotProven(f"the server at {url} did not answer: {error}") from error
