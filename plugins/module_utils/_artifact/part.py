@@ -234,6 +234,11 @@ def _open(path: str, size: int) -> tuple[int, bool]:
             handle = os.open(path, flags & ~os.O_CREAT)
         except FileNotFoundError:
             continue
+        except OSError as failure:
+            if failure.errno != errno.ELOOP:
+                raise
+            remove(path)  # a link: nothing that we would have made, and we write to nobody else's file
+            continue
         found = os.fstat(handle)
         if stat.S_ISREG(found.st_mode) and found.st_size <= size:
             return handle, False

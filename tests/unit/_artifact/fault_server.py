@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -114,9 +115,16 @@ class FaultServer:
     """Serves ``content`` under every path while it is entered; ``requests`` has what came."""
 
     def __init__(
-        self, content: bytes, *, ranges: bool = True, etag: str | None = '"one"', rate: float | None = None
+        self,
+        content: bytes,
+        *,
+        ranges: bool = True,
+        etag: str | None = '"one"',
+        rate: float | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.content = content
+        self.tls = tls
         self.ranges = ranges
         self.etag = etag
         self.rate = rate
@@ -128,7 +136,7 @@ class FaultServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/file"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}/file"
 
     @property
     def data_requests(self) -> list[Request]:
@@ -159,6 +167,8 @@ class FaultServer:
                 pass  # a client that goes away is what is tested here
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

@@ -1,0 +1,223 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Room for a whole set of files, the progress file, and trust in a server's certificate."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import ipaddress
+import json
+import os
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part as part_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import progress as progress_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
+    FetchError,
+    Progress,
+    Source,
+    content_id,
+    fetch,
+    inspect,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import part_path
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile, write_progress
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need, check_space, reserve, rooms
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+MIB = 1 << 20
+
+
+def content(number: int) -> str:
+    return content_id(f"{number:064x}"[::-1], None)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB and few inodes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    options = "size=4m,nr_inodes=10"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+class TestSpace:
+    def test_each_fits_but_not_both(self, small: Path) -> None:
+        one, two = Need(str(small / "one"), 3 * MIB), Need(str(small / "deep" / "er" / "two"), 2 * MIB)
+        check_space([one])
+        check_space([two])
+        with pytest.raises(FetchError, match=rf"small has {4 * MIB} bytes free, {int(5 * MIB * 1.01)} are needed"):
+            check_space([one, two])
+        assert os.listdir(small) == []
+
+    def test_file_systems_are_counted_apart(self, small: Path, tmp_path: Path) -> None:
+        found = check_space([Need(str(small / "one"), 3 * MIB), Need(str(tmp_path / "two"), 3 * MIB)])
+        assert sorted(room.folder for room in found) == sorted([str(small), str(tmp_path)])
+        assert {room.needed for room in found} == {int(3 * MIB * 1.01)}
+
+    def test_what_is_there_already_is_not_asked_again(self, small: Path) -> None:
+        need = Need(str(small / "one"), 3 * MIB, content(1))
+        reserve([need])
+        assert rooms([need])[0].needed == 0
+        check_space([need])
+
+    def test_inodes(self, small: Path) -> None:
+        for number in range(8):
+            (small / str(number)).touch()
+        with pytest.raises(FetchError, match="1 inodes free, 2 are needed"):
+            check_space([Need(str(small / "one"), 1)])
+
+    def test_names_what_an_interrupted_fetch_holds(self, small: Path) -> None:
+        reserve([Need(str(small / "one"), 3 * MIB, content(1))])
+        held = part_path(str(small / "one"), content(1))
+        with pytest.raises(FetchError, match=f"an interrupted fetch holds {3 * MIB} bytes in {held}"):
+            check_space([Need(str(small / "one"), 3 * MIB, content(2))])
+
+    def test_all_problems_at_once(self, small: Path) -> None:
+        for number in range(9):
+            (small / str(number)).touch()
+        with pytest.raises(FetchError) as failure:
+            check_space([Need(str(small / "one"), 5 * MIB)])
+        assert "bytes free" in str(failure.value) and "inodes free" in str(failure.value)
+
+    def test_reserving_takes_the_place_of_all(self, small: Path) -> None:
+        reserve([Need(str(small / name), MIB, content(number)) for number, name in enumerate("abc")])
+        found = os.statvfs(small)
+        assert found.f_bavail * found.f_frsize == MIB
+
+    def test_a_quota_has_its_say(self, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        allocate = part_module.allocate
+
+        def quota(handle: int, size: int) -> None:
+            if size > MIB:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+            allocate(handle, size)
+
+        monkeypatch.setattr(part_module, "allocate", quota)
+        (small / ".keep").touch()
+        with pytest.raises(FetchError, match=os.strerror(errno.EDQUOT)):
+            reserve([Need(str(small / "a"), MIB, content(1)), Need(str(small / "b"), 2 * MIB, content(2))])
+        assert os.listdir(small) == [".keep"]
+
+    def test_a_reserved_part_claims_nothing(self, small: Path) -> None:
+        data = os.urandom(MIB)
+        with FaultServer(data) as server:
+            sha256 = fetch([Source(server.url)], str(small / "x"), size=MIB, sha256=None).sha256
+            reserve([Need(str(small / "y"), MIB, content_id(sha256, None))])
+            fetched = fetch([Source(server.url)], str(small / "y"), size=MIB, sha256=sha256)
+        assert fetched.bytes_resumed == 0
+        assert sorted(os.listdir(small)) == ["x", "y"]
+
+
+def test_allocate_never_writes_where_the_system_cannot_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the C library's posix_fallocate would, block by block."""
+
+    class Library:
+        class fallocate:  # noqa: N801
+            argtypes: Any = None
+
+            def __new__(cls, *dummy: Any) -> Any:
+                import ctypes
+
+                ctypes.set_errno(errno.EOPNOTSUPP)
+                return -1
+
+    monkeypatch.setattr(part_module.ctypes, "CDLL", lambda *dummy, **options: Library)
+    with (tmp_path / "file").open("wb") as file:
+        part_module.allocate(file.fileno(), 8 * MIB)
+        found = os.fstat(file.fileno())
+    assert (found.st_size, found.st_blocks) == (8 * MIB, 0)
+
+
+class TestProgressFile:
+    def progress(self, done: int, phase: str = "download") -> Progress:
+        return Progress(done, 1000, 100, 50.0, phase)
+
+    def test_says_it_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "progress.json"
+        write_progress(str(path), self.progress(500), 2, 5)
+        assert json.loads(path.read_text()) == {
+            "bytes": 500,
+            "total": 1000,
+            "resumed": 100,
+            "rate": 50.0,
+            "phase": "download",
+            "eta": 10.0,
+            "file": 2,
+            "files": 5,
+        }
+        assert os.listdir(tmp_path) == ["progress.json"]
+        assert Progress(1, 2, 0, 0.0, "download").eta is None
+
+    def test_is_written_once_a_second(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "progress.json"
+        clock = [100.0]
+        monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+        with ProgressFile(str(path)) as tell:
+            tell(self.progress(1))
+            clock[0] += 0.9
+            tell(self.progress(2))
+            assert json.loads(path.read_text())["bytes"] == 1
+            clock[0] += 0.2
+            tell(self.progress(3))
+            assert json.loads(path.read_text())["bytes"] == 3
+            tell(self.progress(4, "verify"))  # a new phase is told at once
+            assert json.loads(path.read_text())["phase"] == "verify"
+        assert os.listdir(tmp_path) == []
+
+    def test_of_a_folder_that_is_no_more_is_not_missed(self, tmp_path: Path) -> None:
+        with ProgressFile(str(tmp_path / "none" / "progress.json")) as tell:
+            tell(self.progress(1))
+
+
+class TestCertificates:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[FaultServer]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+            .sign(key, hashes.SHA256())
+        )
+        (tmp_path / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (tmp_path / "key.pem").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+        with FaultServer(os.urandom(MIB), tls=context) as running:
+            yield running
+
+    def test_of_an_own_authority_is_trusted_when_told(self, tmp_path: Path, server: FaultServer) -> None:
+        path = tmp_path / "file"
+        fetch([Source(server.url)], str(path), size=None, sha256=None, ca_path=str(tmp_path / "ca.pem"), chunk=65536)
+        assert path.read_bytes() == server.content
+
+    def test_is_not_trusted_else(self, server: FaultServer) -> None:
+        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED.*give its authority as ca_path") as failure:
+            inspect(Source(server.url))
+        assert "tries" not in str(failure.value)
