@@ -18,6 +18,12 @@ START_SECONDS = 120
 READ_RATE = 64 << 20
 # Seconds between two looks.
 EVERY = 0.2
+# What the last answer means where the time is up.
+STILL = {
+    None: "nothing answers",
+    200: "what answers there is not this instance, whose runner has not seen it ready",
+    503: "it is still loading the model (503)",
+}
 # Every how many looks the manager is asked about a runner that says nothing; asking may start a whole program.
 ASK_EVERY = 15
 
@@ -74,7 +80,7 @@ def until_ready(
             return Outcome(False, seconds, f"its manager has given it up: {state}")
         if seconds > timeout:
             last = health()
-            doing = {503: "it is still loading the model (503)", None: "nothing answers"}.get(last, f"HTTP {last}")
+            doing = STILL.get(last, f"HTTP {last}")
             return Outcome(False, seconds, f"/health did not answer 200 within {timeout:.0f} s: {doing}")
         looks += 1
         sleep(EVERY)

@@ -136,9 +136,10 @@ def _unit(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     if not observed.unit.installed:
         what = f"Install the unit ({wanted.record['manager']})"
         return [Step(what, "the unit is not there", "install_unit", enabled=enabled)]
-    if observed.unit_differences:
-        return [Step("Update the unit", "; ".join(observed.unit_differences), "install_unit", enabled=enabled)]
-    return []
+    why = "; ".join(observed.unit_differences)
+    if not why and enabled and not observed.unit.enabled:
+        why = "it would not start at boot"
+    return [Step("Update the unit", why, "install_unit", enabled=enabled)] if why else []
 
 
 def _in_place(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 
@@ -164,7 +165,9 @@ def _check_bind(bind: str) -> list[str]:
 
 def _check_image(image: str, sha256: str | None) -> list[str]:
     problems = []
-    if "://" not in image:
+    if not image or image.endswith("/"):
+        problems.append(f"image: {image!r} names no file. Name a SIF file of the host, or the http(s) address of one.")
+    elif "://" not in image:
         problems += _check_path("image", image_path(image, "/"))
     elif not image.startswith(("http://", "https://")):
         problems.append(f"image: {image!r} has to be a path on the host or an http(s) address.")
@@ -258,7 +261,7 @@ def image_path(image: str, home: str) -> str:
     """
     if "://" not in image:
         return os.path.join(home, os.path.expanduser(image))
-    return os.path.join(home, "shared", os.path.basename(image.split("?")[0].split("#")[0]) or "image.sif")
+    return os.path.join(home, "shared", os.path.basename(urlsplit(image).path) or "image.sif")
 
 
 def parse(params: Mapping[str, Any], home: str) -> Spec:
@@ -283,7 +286,8 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
         manager=params["manager"],
         user=params["user"],
     )
-    problems += _check_places(spec, home)
+    if not check_name(spec.name):
+        problems += _check_places(spec, home)
     if problems:
         raise Refusal(problems)
     return spec

@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The seed's instance 4403 as options, spec, launch and record, for tests to change one thing in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import launch, record, spec
+
+HOME = "/h"
+FOLDER = "/h/4403-glm-4.7-flash-q4"
+IMAGE = "/h/shared/llamacpp-cuda-complete.sif"
+MODEL = "/data/models/GLM-4.7-Flash-UD-Q4_K_XL.gguf"
+SERVER = "/opt/llama.cpp/build/bin/llama-server"
+
+
+def params(**changes: Any) -> dict[str, Any]:
+    """The module's options as Ansible hands them over."""
+    options: dict[str, Any] = {
+        "name": "4403-glm-4.7-flash-q4",
+        "state": "started",
+        "home": HOME,
+        "image": "shared/llamacpp-cuda-complete.sif",
+        "image_sha256": None,
+        "pull": "missing",
+        "model": MODEL,
+        "alias": None,
+        "host": "0.0.0.0",
+        "port": 4403,
+        "gpus": ["0", "1", "2", "3"],
+        "gpu_layers": "99",
+        "context_size": 65536,
+        "threads": 32,
+        "args": ["--jinja", "--fit on", "--temp 1.0", "--top-p 0.95", "--min-p 0.01", "--repeat-penalty 1.0"],
+        "env": {},
+        "binds": ["/data/models:/models"],
+        "api_key_file": None,
+        "server_path": None,
+        "manager": "auto",
+        "user": "llamacpp",
+        "wait_timeout": None,
+    }
+    unknown = set(changes) - set(options)
+    if unknown:
+        raise ValueError(f"no options: {unknown}")
+    return {**options, **changes}
+
+
+def a_spec(**changes: Any) -> spec.Spec:
+    return spec.parse(params(**changes), HOME)
+
+
+def found(**changes: Any) -> launch.Found:
+    values: dict[str, Any] = {
+        "runtime": "/usr/bin/apptainer",
+        "server_path": SERVER,
+        "image_sha256": "1" * 64,
+        "model_sha256": "2" * 64,
+        "certificates": (),
+        "user": None,
+        "user_home": "/home/operator",
+    }
+    return launch.Found(**{**values, **changes})
+
+
+def a_launch(on: launch.Found | None = None, **changes: Any) -> dict[str, Any]:
+    return launch.build(a_spec(**changes), on or found(), state_file=f"{FOLDER}/running.json", log=None)
+
+
+def a_record(
+    manager: str = "supervisor", on: launch.Found | None = None, release: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """The record that a deployment of these options leaves; with ``release`` a proven one."""
+    on = on or found()
+    value = record.make(
+        a_spec(**changes).as_dict(),
+        manager,
+        a_launch(on, **changes),
+        {"path": IMAGE, "stamp": [1, 2, 3, 4], "sha256": on.image_sha256, "server_path": on.server_path},
+        {"path": MODEL, "files": [], "sha256": on.model_sha256, "size": 18 << 30, "name": "GLM"},
+        None,
+    )
+    if release:
+        parts = {key: value[key] for key in ("spec", "manager", "launch", "image", "model")}
+        value["release"] = {
+            "proven": "2026-10-01T12:00:00Z",
+            "ready_seconds": 1.0,
+            "completion": {"answer": "Paris", "tokens_per_second": 20.0},
+            **parts,
+        }
+    return value
