@@ -11,17 +11,17 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 TESTS := lint types sanity unit build molecule
 
 help: ## show this page
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@bold=; plain=; if [ -t 1 ]; then bold=$$'\e[1m'; plain=$$'\e[0m'; fi; \
+	printf '%sgpufleet.llamacpp%s: llama-server on fleets of GPU hosts, deployed and proven\n' "$$bold" "$$plain"; \
+	awk -F ':.*## ' -v bold="$$bold" -v plain="$$plain" \
+	  '/^##@ /{printf "\n%s%s%s\n", bold, substr($$0, 5), plain} /^[a-z]+:.*## /{printf "  make %-10s%s\n", $$1, $$2}' \
+	  $(MAKEFILE_LIST)
 
 link:
 	@mkdir -p .collections/ansible_collections/gpufleet
 	@ln -sfn ../../.. .collections/ansible_collections/gpufleet/llamacpp
 
-setup: ## install what the lab needs from apt (as root; does nothing where all is there)
-	@tests/lab/lab setup
-
-venv: link ## make .venv with everything that checks the collection
-	@python3 tools/fill_venv.py .venv requirements/dev.txt
+##@ See it work
 
 demo: setup link ## two fresh hosts, deploy-4403.yml, and a question to the model
 	@python3 tools/fill_venv.py .venv requirements/lab.txt
@@ -29,6 +29,8 @@ demo: setup link ## two fresh hosts, deploy-4403.yml, and a question to the mode
 
 down: ## take the demonstration's hosts away
 	@tests/lab/lab down
+
+##@ Check it
 
 test: setup venv ## everything that can fail: lint, types, sanity, units, build, and scenarios on the lab
 	@set -e; for part in $(TESTS); do \
@@ -38,12 +40,18 @@ test: setup venv ## everything that can fail: lint, types, sanity, units, build,
 	@printf '\nAll green.\n'
 
 lint: venv ## ruff, yamllint, ansible-lint, changelog, documentation
-	@ruff check . && ruff format --check --quiet . || { echo "ruff format . would mend the layout"; exit 1; }
-	@yamllint --strict .
-	@ansible-lint --offline -q
-	@antsibull-changelog lint
-	@cd .collections/ansible_collections/gpufleet/llamacpp && antsibull-docs lint-collection-docs \
-	  --plugin-docs --validate-collection-refs=self --disallow-unknown-collection-refs .
+	@bad=; try() { "$$@" || bad="$$bad"$$'\n'"  $$*"; }; \
+	try ruff check --quiet .; \
+	try ruff format --check --quiet .; \
+	try yamllint --strict .; \
+	try ansible-lint --offline -q; \
+	try antsibull-changelog lint; \
+	try env -C .collections/ansible_collections/gpufleet/llamacpp antsibull-docs lint-collection-docs \
+	  --plugin-docs --validate-collection-refs=self --disallow-unknown-collection-refs .; \
+	if [ "$$bad" ]; then printf 'Not clean, see above (%s mends what it can):%s\n' "make format" "$$bad"; exit 1; fi
+
+format: venv ## ruff mends what it can
+	@ruff check --fix --quiet . ; ruff format .
 
 types: venv ## mypy
 	@mypy plugins tools tests/lab
@@ -54,25 +62,35 @@ sanity: venv ## ansible-test sanity, all tests, no ignore file, on the oldest an
 unit: venv ## unit tests, on the oldest and the newest ansible-core here
 	@.venv/bin/python tools/unit.py
 
+build: venv ## build the collection into .build/ and look into it
+	@.venv/bin/python tools/build.py
+
 molecule: setup venv ## scenarios on the lab's hosts
 	@LAB=molecule molecule test --all
 
-bench: setup venv ## a deploy without a change against the same with builtin modules
-	@.venv/bin/python tools/bench.py
-
-build: venv ## build the collection into .build/ and look into it
-	@.venv/bin/python tools/build.py
+##@ More
 
 importer: build ## have galaxy-importer judge what was built
 	@python3 tools/fill_venv.py .build/importer requirements/importer.txt
 	@.venv/bin/python tools/build.py --importer .build/importer
 
+bench: setup venv ## a deploy without a change against the same with builtin modules
+	@.venv/bin/python tools/bench.py
+
 lab: setup link ## two fresh hosts, without anything on them
 	@python3 tools/fill_venv.py .venv requirements/lab.txt
 	@tests/lab/lab up 2
+
+##@ The workshop
+
+setup: ## install what the lab needs from apt (as root; does nothing where all is there)
+	@tools/setup.sh
+
+venv: link ## make .venv with everything that checks the collection
+	@python3 tools/fill_venv.py .venv requirements/dev.txt
 
 clean: ## take all hosts away, and remove everything that was made here
 	@LAB=molecule tests/lab/lab down; LAB=bench tests/lab/lab down; tests/lab/lab down
 	@rm -rf .build .venv .collections .lab .ruff_cache
 
-.PHONY: help link setup venv demo down test $(TESTS) bench importer lab clean
+.PHONY: help link setup venv demo down test $(TESTS) format bench importer lab clean
