@@ -165,7 +165,8 @@ def _digest_problems(image: Mapping[str, Any] | None, wanted: str | None) -> lis
 def key_file_problems(path: str) -> list[str]:
     """Why llama-server would ignore the keys in the file, or let nobody in. It reads line by line (common/arg.cpp)."""
     try:
-        with open(path, encoding="utf-8") as file:
+        # Python would take a carriage return for the end of a line; llama-server does not.
+        with open(path, encoding="utf-8", newline="\n") as file:
             text = file.read()
     except (OSError, ValueError) as error:
         return [f"api_key_file: {path} cannot be read ({error}). Let the user that runs this task read it."]
@@ -178,7 +179,7 @@ def key_file_problems(path: str) -> list[str]:
         ]
     if any(key != key.strip() for key in keys):
         return [
-            f"api_key_file: a key in {path} has a blank or a carriage return at its end, which llama-server takes as "
-            "part of the key, so nobody gets in. Remove it (dos2unix)."
+            f"api_key_file: a key in {path} begins or ends with a blank or a carriage return, which llama-server "
+            "takes as part of the key, so nobody gets in. Remove it (dos2unix)."
         ]
     return []
