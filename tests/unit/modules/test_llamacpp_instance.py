@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module llamacpp_instance up to the point where it would change a host: what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record, spec
+from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record, params
+
+RunModule = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A whole spec on a host that has nothing yet but a container runtime."""
+    monkeypatch.setattr(runtime, "find", lambda: "/usr/bin/apptainer")
+    return {
+        "name": "one",
+        "home": str(tmp_path / "home"),
+        "image": "shared/x.sif",
+        "model": str(tmp_path / "a.gguf"),
+        "port": 4403,
+        "manager": "supervisor",
+    }
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which options the module warned about."""
+    found: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda self, warning: found.append(warning.partition(":")[0]))
+    return found
+
+
+def test_a_fresh_host_in_check_mode(
+    run_module: RunModule, options: dict[str, Any], warned: list[str], tmp_path: Path
+) -> None:
+    result = run_module(llamacpp_instance, options, check=True, diff=True)
+    assert not result["failed"], result
+    assert result["changed"]
+    assert result["actions"][-2:] == ["Install the unit (supervisor)", "Start llama-server and prove that it works"]
+    assert result["instance"] == {"name": "one", "state": "absent"}
+    assert warned == ["model", "image"]
+    assert result["diff"]["before"] == "{}\n"
+    assert "--port" in result["diff"]["after"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_image_that_would_be_pulled_is_in_the_diff(
+    run_module: RunModule, options: dict[str, Any], warned: list[str]
+) -> None:
+    pulled = {**options, "image": "https://files.example.org/x.sif", "image_sha256": "AB" * 32}
+    result = run_module(llamacpp_instance, pulled, check=True, diff=True)
+    assert result["actions"][0] == f"Pull the image to {options['home']}/shared/x.sif"
+    assert result["reasons"][0] == "it is not on the host"
+    assert f'"image_sha256": "{"ab" * 32}"' in result["diff"]["after"]
+    assert warned == ["model"]
+
+
+def test_a_pull_that_is_not_allowed(run_module: RunModule, options: dict[str, Any]) -> None:
+    never = {**options, "image": "https://files.example.org/x.sif", "image_sha256": "ab" * 32, "pull": "never"}
+    result = run_module(llamacpp_instance, never)
+    assert result["failed"]
+    assert "it is not on the host, and pull is never" in result["msg"]
+
+
+def test_what_is_missing_is_refused_all_at_once(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    result = run_module(llamacpp_instance, options)
+    assert result["failed"]
+    assert result["msg"].startswith("2 problems, nothing was changed:\n  1. model: ")
+    assert "  2. image: " in result["msg"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_wrong_options_come_before_everything(run_module: RunModule, options: dict[str, Any]) -> None:
+    result = run_module(llamacpp_instance, {**options, "port": 70000, "args": ["--api-key x"]})
+    assert result["failed"]
+    assert "port: 70000 is out of range" in result["msg"]
+    assert "use api_key_file" in result["msg"]
+
+
+@pytest.mark.parametrize("state", ["started", "restarted", "present"])
+def test_a_whole_state_needs_a_whole_spec(run_module: RunModule, options: dict[str, Any], state: str) -> None:
+    result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": state})
+    assert result["failed"]
+    assert "missing: image, model, port" in result["msg"]
+
+
+@pytest.mark.parametrize(("state", "name"), [("stopped", "../x"), ("absent", "shared"), ("absent", "..")])
+def test_a_name_that_would_leave_its_folder(
+    run_module: RunModule, options: dict[str, Any], state: str, name: str
+) -> None:
+    result = run_module(llamacpp_instance, {"name": name, "home": options["home"], "state": state})
+    assert result["failed"]
+    assert result["msg"].startswith(f"name: {name!r} ")
+
+
+def test_absent_that_is_absent(run_module: RunModule, options: dict[str, Any]) -> None:
+    result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": "absent"})
+    assert (result["failed"], result["changed"], result["actions"]) == (False, False, [])
+    assert result["instance"] == {"name": "one", "state": "absent"}
+
+
+def test_a_folder_that_is_no_instance_is_not_removed(run_module: RunModule, options: dict[str, Any]) -> None:
+    folder = Path(options["home"]) / "one"
+    folder.mkdir(parents=True)
+    result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": "absent"})
+    assert result["failed"]
+    assert result["msg"] == f"name: {folder} is not an instance (it has no instance.json), so it is not removed."
+    assert folder.exists()
+
+
+def test_stopping_what_is_not_there(run_module: RunModule, options: dict[str, Any]) -> None:
+    result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": "stopped"})
+    assert result["failed"]
+    assert result["msg"] == f"name: there is no instance one in {options['home']}, so it cannot be stopped."
+
+
+@pytest.mark.parametrize("state", ["started", "present", "stopped", "absent"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "is not the record of an instance"),
+        ('{"format": 1}', "is damaged"),
+        ('{"format": 99}', "has format 99"),
+    ],
+)
+def test_a_record_that_cannot_be_understood(
+    run_module: RunModule, options: dict[str, Any], state: str, content: str, said: str
+) -> None:
+    folder = Path(options["home"]) / "one"
+    folder.mkdir(parents=True)
+    (folder / "instance.json").write_text(content)
+    result = run_module(llamacpp_instance, {**options, "state": state})
+    assert result["failed"]
+    assert f"{folder}/instance.json {said}" in result["msg"]
+    assert (folder / "instance.json").read_text() == content
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "7", "null", "{", '{"runner_pid": "x", "runner_start": []}', '{"launch": {}}']
+)
+def test_a_state_file_of_another_shape_stops_nobody(
+    run_module: RunModule, options: dict[str, Any], content: str
+) -> None:
+    folder = Path(options["home"]) / "one"
+    folder.mkdir(parents=True)
+    record.write(str(folder), a_record(name="one"))
+    (folder / "running.json").write_text(content)
+    result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": "stopped"}, check=True)
+    assert (result["failed"], result["instance"]["state"]) == (False, "stopped")
+
+
+def test_every_option_is_in_the_spec_or_about_the_deployment() -> None:
+    about = {"state", "home", "image_sha256", "pull", "wait_timeout"}
+    assert set(spec.Spec.__dataclass_fields__) == set(params()) - about
