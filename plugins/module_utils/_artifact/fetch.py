@@ -151,6 +151,14 @@ def _disk_words(failure: OSError, destination: str) -> str:
     return f"cannot write {words}"
 
 
+def drop_slow(alive: Sequence[Place]) -> None:
+    """Drop the places that had their time and give far less than the best one."""
+    best = max((place.rate for place in alive), default=0.0)
+    for place in alive:
+        if place.busy > SLOW_SECONDS and place.rate < best * SLOW_PART:
+            place.drop(f"slow: {place.rate:.0f} bytes/s per connection, where another source gives {best:.0f}")
+
+
 class _Round:
     """One attempt at a whole fetch, with one part, from the first question to the rename."""
 
@@ -227,7 +235,7 @@ class _Round:
                         pieces.changed.wait(0.25)
                 if time.monotonic() - told >= 0.25:
                     told = time.monotonic()
-                    self._drop_slow(job.alive())
+                    drop_slow(job.alive())
                     if progress is not None:
                         progress(_progress(job, frontier, meter, resumed))
         except BaseException as failure:
@@ -239,12 +247,6 @@ class _Round:
             kept = f"{pieces.bytes()} of {pieces.size} bytes are kept for the next try"
             raise FetchError(f"{self._destination} could not be fetched: {reasons(job.places)}. {kept}")
         raise pieces.failure
-
-    def _drop_slow(self, alive: list[Place]) -> None:
-        best = max((place.rate for place in alive), default=0.0)
-        for place in alive:
-            if place.busy > SLOW_SECONDS and place.rate < best * SLOW_PART:
-                place.drop(f"slow: {place.rate:.0f} bytes/s per connection, where another source gives {best:.0f}")
 
     def _delivered(self, size: int, sha256: str | None) -> str | None:
         """The sha256 of the destination if it is the wanted one: who took our part away may have brought it there."""

@@ -69,7 +69,8 @@ def redact(text: str, url: str, headers: Mapping[str, str]) -> str:
         secrets |= {value, unquote(value)}
     for name, value in headers.items():
         if name.lower() not in ("range", "accept-encoding", "if-range", "user-agent"):
-            secrets |= {value, value.rpartition(" ")[2]}
+            # A token out of a file may have its end of line behind it, which an exception shows in another way.
+            secrets |= {value.strip(), value.strip().rpartition(" ")[2]}
     for secret in sorted((one for one in secrets if len(one) >= 6), key=len, reverse=True):
         text = text.replace(secret, "***")
     text = re.sub(r"//[^/@\s]+@", "//", text)

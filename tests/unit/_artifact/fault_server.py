@@ -111,6 +111,17 @@ def flipped(offset: int) -> Fault:
     return change
 
 
+def shifted(by: int) -> Fault:
+    """Other bytes than were asked for, and it says so."""
+
+    def change(request: Request, reply: Reply) -> Reply:
+        size = reply.headers["Content-Range"].rpartition("/")[2]
+        named = {"Content-Range": f"bytes {request.start + by}-{request.start + by + len(reply.body) - 1}/{size}"}
+        return Reply(206, {**reply.headers, **named}, reply.body[by:] + reply.body[:by])
+
+    return change
+
+
 class FaultServer:
     """Serves ``content`` under every path while it is entered; ``requests`` has what came."""
 

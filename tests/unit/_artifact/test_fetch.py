@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch as fetch_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import source as source_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
     Fetched,
@@ -21,6 +22,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch 
     fetch,
     inspect,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import (
     FaultServer,
     Reply,
@@ -29,6 +31,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server imp
     flipped,
     header,
     redirect,
+    shifted,
     short,
     stalled,
     status,
@@ -157,7 +160,7 @@ def test_what_is_not_asked_again(tmp_path: Path, server: FaultServer, fault: Any
         short(1000),
         short(20_000),
         header("Content-Range", None),
-        header("Content-Range", "bytes 1-65536/" + str(len(CONTENT))),
+        shifted(1),
         header("Content-Range", "bytes 0-1/banana"),
     ],
 )
@@ -464,6 +467,18 @@ class TestSecrets:
         assert SECRET not in str(failure.value)
         assert "http://127.0.0.1:9/file:" in str(failure.value)
 
+    @pytest.mark.parametrize("url", ["http:///file", "ftp://127.0.0.1/file", "127.0.0.1/file"])
+    def test_are_in_no_message_about_a_url(self, tmp_path: Path, url: str) -> None:
+        with pytest.raises(FetchError) as failure:
+            pull(tmp_path, Source(f"{url}?sig={SECRET}&b=c"))
+        assert SECRET not in str(failure.value)
+
+    def test_are_in_no_message_about_a_header(self, tmp_path: Path, server: FaultServer) -> None:
+        """As from a file whose end of line was not taken off."""
+        with pytest.raises(FetchError, match="header") as failure:
+            pull(tmp_path, Source(server.url, {"Authorization": f"Bearer {SECRET}\n"}))
+        assert SECRET not in str(failure.value)
+
     def test_are_in_no_file(self, tmp_path: Path, server: FaultServer) -> None:
         server.faults.add(lambda request, reply: Reply(404, {}, b"") if request.start > 8 * CHUNK else None)
         with pytest.raises(FetchError):
@@ -509,6 +524,7 @@ class TestMirrors:
             fetched = pull(tmp_path, Source(server.url), Source(mirror.url))
         assert right(tmp_path)
         assert fetched.bytes_from_mirrors == len(CONTENT)
+        assert server.data_requests == []
 
     def test_a_bad_byte_in_one_is_made_good(self, tmp_path: Path, server: FaultServer, mirror: FaultServer) -> None:
         server.rate = mirror.rate = 2e6
@@ -527,14 +543,21 @@ class TestMirrors:
         assert right(tmp_path)
 
     def test_a_slow_one_is_dropped(self, tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(
-            "ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch.SLOW_SECONDS", 0.5
-        )
-        server.rate = 200e3
-        with FaultServer(CONTENT, rate=8e3) as mirror:
-            pull(tmp_path, Source(server.url), Source(mirror.url))
-            assert right(tmp_path)
-            assert len(mirror.requests) <= 2 * 4
+        """Seen by the error when the other one has lost the last chunk: the slow one could have given it."""
+        monkeypatch.setattr(fetch_module, "SLOW_SECONDS", 0.0)
+        monkeypatch.setattr(fetch_module, "SLOW_PART", 0.5)
+        server.rate = 400e3
+        server.faults.add(lambda request, reply: Reply(404, {}, b"") if request.end == len(CONTENT) else None)
+        with FaultServer(CONTENT, rate=100e3) as mirror, pytest.raises(FetchError) as failure:
+            pull(tmp_path, Source(server.url), Source(mirror.url), chunk=CHUNK // 2)
+        assert f"{mirror.url}: slow: " in str(failure.value)
+
+    def test_who_is_slow(self) -> None:
+        places = [Place(Source(f"http://{name}/"), True) for name in ("fast", "fair", "slow", "new")]
+        for place, (count, seconds) in zip(places, [(10_000, 11.0), (1_100, 11.0), (1_000, 12.0), (1, 9.0)]):
+            place.moved(count, seconds)
+        fetch_module.drop_slow(places)
+        assert [place.dropped is None for place in places] == [True, True, False, True]
 
     def test_all_are_named_when_all_are_broken(self, tmp_path: Path, server: FaultServer, mirror: FaultServer) -> None:
         server.faults.add(status(404))

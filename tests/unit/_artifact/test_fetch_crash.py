@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch 
     content_id,
     fetch,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Pieces
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import (
     FaultServer,
     Reply,
@@ -195,10 +197,75 @@ def test_another_process_replaced_the_part_at_the_last_moment(
             Path(source).write_bytes(b"half")
         link(source, target, **options)
 
+    rename = os.rename
+
+    def seen(source: str, target: str) -> None:
+        assert Path(source).read_bytes() == CONTENT
+        rename(source, target)
+
     monkeypatch.setattr(os, "link", late)
+    monkeypatch.setattr(os, "rename", seen)
     pull(tmp_path, server)
     assert right(tmp_path)
     assert len(server.data_requests) > 20
+
+
+def test_a_chunk_is_on_the_disk_before_it_is_claimed(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the claim is there before the next chunk is begun; and all of it before the file has its name."""
+    events: list[str] = []
+
+    def watch(name: str, word: Callable[..., str]) -> None:
+        real = getattr(os, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            events.append(word(*args))
+            return real(*args, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    def which(handle: int) -> str:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))
+        return "journal" if "journal" in name else "part" if "part" in name else "folder"
+
+    def line(handle: int, data: bytes) -> str:
+        return "claim" if which(handle) == "journal" and b" have " in data else "note"
+
+    watch("pwrite", lambda handle, *dummy: "data")
+    watch("write", line)
+    watch("fdatasync", lambda handle: f"sync {which(handle)}")
+    watch("fsync", lambda handle: f"sync {which(handle)}")
+    watch("rename", lambda *dummy: "rename")
+    pull(tmp_path, server)
+    told = [one for one in events if one != "note"]
+    claims = [number for number, one in enumerate(told) if one == "claim"]
+    assert len(claims) == 20
+    for number in claims:
+        assert told[number - 2 : number + 2] == ["data", "sync part", "claim", "sync journal"]
+    at = told.index("rename")
+    assert told[at - 1 : at + 2] == ["sync part", "rename", "sync folder"]
+
+
+def test_a_new_part_has_no_journal(tmp_path: Path) -> None:
+    """One that is found would be of an earlier part, and might name the same inode, as that is free again."""
+    stale = tmp_path / "x.part.journal.elsewhere.1"
+    stale.touch()
+    handle, created = part_module.prepare(str(tmp_path / "x.part"), 10)
+    os.close(handle)
+    assert created and not stale.exists()
+
+
+def test_who_lost_a_piece_does_not_write(tmp_path: Path) -> None:
+    pieces = Pieces(10, 10, {})
+    place = Place(Source("http://a/"), False)
+    with (tmp_path / "file").open("w+b") as file, pieces.changed:
+        piece = pieces.take("first", place)
+        assert piece is not None and piece.write("first", file.fileno(), memoryview(b"12345"))
+        piece.owner = "second"
+        assert not piece.write("first", file.fileno(), memoryview(b"late"))
+        assert piece.write("second", file.fileno(), memoryview(b"67890"))
+        assert file.read() == b"1234567890"
 
 
 def test_without_hard_links(tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
