@@ -1,0 +1,233 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the scenarios share: the host as root sees it, the instance on it, and the ways to deploy and to ask.
+
+The lab's GPUs are a fake of NVIDIA's management library. What leans on them proves the management path and not CUDA.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+INVENTORY = ROOT / "inventory/lab"
+PLAYBOOK = ROOT / "playbooks/deploy-4403.yml"
+HOST = "gpu1"
+NAME = "4403-glm-4.7-flash-q4"
+LAB = os.environ.get("LAB") or "molecule"
+ENVIRONMENT = {
+    **os.environ,
+    "LAB": LAB,
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+    "ANSIBLE_FORCE_COLOR": "0",  # molecule wants colours, the tests read the words
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """As whom a scenario deploys, and what should come of it: the home, the manager, and whom the server runs as."""
+
+    login: str
+    home: str
+    manager: str
+    user: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.home}/{NAME}"
+
+
+SITES = {
+    "default": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+    "systemd": Site("root", "/opt/llamacpp", "systemd", "llamacpp"),
+    "systemd_user": Site("operator", "/home/operator/llamacpp", "systemd_user", "operator"),
+    "wrong_input": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What ansible-playbook said: everything in one text, the numbers of its recap, and the tasks that changed."""
+
+    output: str = field(repr=False)
+    changed: int
+    failed: int
+    tasks: frozenset[str]
+
+
+class Instance:
+    """The instance on the host, seen from outside: processes, files, answers; nothing that the collection tells."""
+
+    def __init__(self, site: Site, host: Host, login: Host) -> None:
+        self.site = site
+        self.host = host
+        self.login = login
+
+    def account(self) -> dict[str, Any]:
+        """What the runner wrote down about the processes that it started."""
+        folder = f"/run/llamacpp-{NAME}" if self.site.manager == "systemd" else self.site.folder
+        return json.loads(self.host.check_output("cat %s", f"{folder}/running.json"))
+
+    def record(self) -> dict[str, Any]:
+        return json.loads(self.host.check_output("cat %s", f"{self.site.folder}/instance.json"))
+
+    def pids(self) -> list[int]:
+        """Every llama-server of the host, whoever started it."""
+        return [int(pid) for pid in self.host.run("pgrep -x llama-server").stdout.split()]
+
+    def pid(self) -> int:
+        pids = self.pids()
+        assert len(pids) == 1, f"expected one llama-server, there are {pids}"
+        return pids[0]
+
+    def command(self, pid: int) -> list[str]:
+        return self.host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline").split("\n")
+
+    def parents(self) -> list[str]:
+        """The commands above the server, the next one first."""
+        found = []
+        pid = self.pid()
+        while pid:
+            parent, args = self.host.check_output(f"ps -o ppid=,args= -p {pid}").split(None, 1)
+            pid = int(parent)
+            found.append(args)
+        return found[1:]
+
+    def leftovers(self) -> str:
+        """Processes that have to do with the instance; '' where there are none."""
+        pattern = "llama-server|runner.py|Apptainer|apptainer|squashfuse|supervisord"
+        return self.host.run("pgrep -af %s", pattern).stdout.strip()
+
+    def health(self) -> int:
+        curl = self.host.run("curl -s -o /dev/null -m 5 -w '%{http_code}' http://127.0.0.1:4403/health")
+        return int(curl.stdout or 0)
+
+    def script(self, word: str) -> Any:
+        """run.sh, as the one who has deployed it calls it."""
+        return self.login.run("%s %s", f"{self.site.folder}/run.sh", word)
+
+    def log(self) -> str:
+        if self.site.manager == "systemd":
+            return self.host.check_output("journalctl --no-pager -o cat -u %s", f"llamacpp-{NAME}")
+        return self.host.check_output("cat %s", f"{self.site.folder}/llama-server.log")
+
+    def starts(self) -> int:
+        """How often the server was started, by the log, which is never truncated."""
+        return self.log().count("llamacpp runner: starting ")
+
+    def wait(self, met: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not met():
+            if time.monotonic() > deadline:
+                pytest.fail(
+                    f"no {what} after {seconds:.0f} s; processes:\n{self.leftovers()}\nlog:\n{self.log()[-3000:]}"
+                )
+            time.sleep(0.3)
+
+    def back(self, before: int) -> int:
+        """Wait until another server than the one before is ready, alone; returns its pid."""
+        self.wait(lambda: len(self.pids()) == 1 and self.pids() != [before] and self.health() == 200, "new server")
+        return self.pid()
+
+    def snapshot(self) -> str:
+        """Every file that a deploy could touch, with owner, mode, size and times; without logs and Ansible's own."""
+        return snapshot(self.host, self.site.home, "/data/models", "/etc", "/var/spool/cron", "/home/operator/.config")
+
+
+def snapshot(host: Host, *folders: str) -> str:
+    found = host.run(
+        f"find {' '.join(folders)} -xdev ! -path '*/.ansible*' ! -path '*/.cache*' ! -name '*.log' ! -name '*.pyc'"
+        " ! -name __pycache__ -printf '%p %y %m %u:%g %s %T@ %i\\n' | sort"
+    )
+    return found.stdout
+
+
+@pytest.fixture(scope="session")
+def site() -> Site:
+    return SITES[os.environ["MOLECULE_SCENARIO_NAME"]]
+
+
+@pytest.fixture(scope="session")
+def connect() -> Iterator[Callable[[str], Host]]:
+    """A way to the lab's host as a user, over one ssh connection for all commands of a test run."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def as_user(user: str) -> Host:
+            config = ROOT / ".lab/run" / LAB / "ssh_config"
+            return testinfra.get_host(f"ssh://{user}@{HOST}", ssh_config=str(config), controlpath=f"{folder}/{user}")
+
+        yield as_user
+
+
+@pytest.fixture(scope="session")
+def host(connect: Callable[[str], Host]) -> Host:
+    """The host as root sees it: all processes, all files."""
+    return connect("root")
+
+
+@pytest.fixture(scope="session")
+def instance(site: Site, host: Host, connect: Callable[[str], Host]) -> Instance:
+    return Instance(site, host, connect(site.login))
+
+
+@pytest.fixture(scope="session")
+def deploy(site: Site) -> Callable[..., Deployed]:
+    """Run deploy-4403.yml with the lab's settings and what a test wants differently."""
+
+    def run(*words: str, **settings: Any) -> Deployed:
+        variables = yaml.safe_load((INVENTORY / "group_vars/lab.yml").read_text())
+        overrides = variables["llamacpp_instance_overrides"]
+        overrides[NAME].update(settings)
+        extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides}
+        argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-l", HOST, "-e", json.dumps(extra), *words, PLAYBOOK]
+        done = subprocess.run(argv, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
+        output = done.stdout + done.stderr
+        recap = re.search(r"changed=(\d+).*failed=(\d+)", done.stdout)
+        assert recap, output
+        parts = [part.partition("] ***") for part in done.stdout.split("TASK [")[1:]]
+        tasks = {name.rpartition(" : ")[2] for name, dummy, said in parts if "changed: [" in said}
+        return Deployed(output, int(recap[1]), int(recap[2]), frozenset(tasks))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def module(site: Site) -> Callable[..., dict[str, Any]]:
+    """Call one module of the collection; returns its result, with ``failed`` where it failed."""
+
+    def call(name: str, /, *words: str, **options: Any) -> dict[str, Any]:
+        argv = [BIN / "ansible", HOST, "-i", INVENTORY, "-e", f"ansible_user={site.login}"]
+        argv += ["-m", f"gpufleet.llamacpp.{name}", "-a", json.dumps(options), *words]
+        environment = {**ENVIRONMENT, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+        done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert "{" in done.stdout, done.stdout + done.stderr
+        return json.loads(done.stdout[done.stdout.index("{") :])
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def lab() -> Callable[..., None]:
+    """The lab's own commands, such as a reboot of the host."""
+
+    def call(*words: str) -> None:
+        subprocess.run([ROOT / "tests/lab/lab", *words], env=ENVIRONMENT, check=True)
+
+    return call

@@ -1,0 +1,32 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is special without root and without lingering: supervisord, started at boot by the operator's crontab."""
+
+BOOT = (
+    "@reboot /home/operator/llamacpp/venv/bin/supervisord -c /home/operator/llamacpp/supervisord.conf"
+    " # gpufleet.llamacpp in /home/operator/llamacpp"
+)
+OWN = "0 3 * * * true # the operator's own"
+
+
+def test_the_crontab_has_one_line_more(host):
+    assert host.check_output("crontab -u operator -l").splitlines() == [OWN, BOOT]
+
+
+def test_everything_belongs_to_the_operator(host):
+    assert {process.user for process in host.process.filter(comm="supervisord")} == {"operator"}
+    assert host.run("find /home/operator ! -user operator").stdout == ""
+    assert host.file("/home/operator/llamacpp/run").mode == 0o700
+
+
+def test_logout_of_the_last_session(instance, host):
+    pid = instance.pid()
+
+    host.check_output("pkill -f '^sshd-session: operator'")
+    instance.wait(lambda: host.run("pgrep -f '^sshd-session: operator'").rc == 1, "the end of the sessions")
+    # What logind does some seconds later, where a user does not linger.
+    host.check_output("systemctl stop user@1000.service")
+
+    assert "active" not in host.run("loginctl show-user operator -p State --value").stdout
+    assert instance.pid() == pid
+    assert instance.health() == 200

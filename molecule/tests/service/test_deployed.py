@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The deployed service, seen from outside: the process, its files, its answers, and run.sh.
+
+Where the GPUs are looked at, this proves the management path and not CUDA: they are a fake, the server computes on the
+CPU.
+"""
+
+import json
+
+NAME = "4403-glm-4.7-flash-q4"
+# As the operator's documentation has them, in its order; the lab's inventory changes model, context and threads.
+ARGV = (
+    "/opt/llama.cpp/build/bin/llama-server -m /models/SmolLM2-135M-Instruct.Q4_1.gguf -ngl 99 -c 8192 --port 4403"
+    " --host 0.0.0.0 -t 2 --jinja --fit on --temp 1.0 --top-p 0.95 --min-p 0.01 --repeat-penalty 1.0"
+).split()
+QUESTION = "写一个Python函数来计算斐波那契数列"
+
+
+def curl(instance, path, *words):
+    return json.loads(instance.login.check_output(f"curl -sS http://localhost:4403{path} " + " ".join(words)))
+
+
+def test_the_arguments_are_the_documented_ones(instance):
+    assert instance.command(instance.pid()) == ARGV
+
+
+def test_the_server_is_below_the_runner_below_the_manager(site, instance):
+    container, runner, manager, *dummy = instance.parents()
+
+    assert "Apptainer" in container
+    assert f"{site.folder}/runner.py" in runner
+    if site.manager == "supervisor":
+        assert "/venv/bin/supervisord " in manager
+    else:
+        assert manager == "/usr/lib/systemd/systemd" + (" --user" if site.manager == "systemd_user" else "")
+
+
+def test_the_server_runs_as_the_right_user_and_listens(site, instance, host):
+    assert host.process.get(pid=instance.pid()).user == site.user
+    assert host.socket("tcp://0.0.0.0:4403").is_listening
+
+
+def test_it_is_given_its_gpus(instance, host):
+    """The management path, not CUDA: the variable that CUDA would read, and the fake driver's list of processes."""
+    environment = host.check_output(f"tr '\\0' '\\n' < /proc/{instance.pid()}/environ").splitlines()
+
+    assert "CUDA_VISIBLE_DEVICES=0,1,2,3" in environment
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in environment
+    assert not [line for line in environment if line.startswith("LLAMA_")]
+
+
+def test_files_and_modes(site, host):
+    owner = "root" if site.manager == "systemd" else site.user
+    modes = {"": 0o750, "/run.sh": 0o755, "/runner.py": 0o644, "/instance.json": 0o640}
+    for path, mode in modes.items():
+        file = host.file(site.folder + path)
+        assert (file.mode, file.user, file.group) == (mode, owner, site.user), path
+    assert host.file(f"{site.home}/shared/llamacpp-cuda-complete.sif").is_file
+    assert host.file("/data/models/SmolLM2-135M-Instruct.Q4_1.gguf").size == 98362432
+
+
+def test_the_release_is_recorded(instance):
+    record = instance.record()
+
+    assert record["release"]["launch"]["id"] == record["launch"]["id"] == instance.account()["launch"]
+    assert record["release"]["completion"]
+
+
+def test_health(instance):
+    assert curl(instance, "/health") == {"status": "ok"}
+
+
+def test_models(instance):
+    assert "SmolLM2-135M-Instruct" in json.dumps(curl(instance, "/v1/models"))
+
+
+def test_chat_as_the_documentation_has_it(instance):
+    asked = {"model": "glm-4.7-flash-q8", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16}
+
+    answer = curl(instance, "/v1/chat/completions", "-H 'Content-Type: application/json' -d", f"'{json.dumps(asked)}'")
+
+    assert answer["choices"][0]["message"]["content"].strip()
+    assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_info_agrees_with_the_host(site, instance, module):
+    """The memory on the GPUs is the fake driver's word: this proves the management path, not CUDA."""
+    (told,) = module("llamacpp_instance_info", name=NAME)["instances"]
+
+    assert told["state"] == "running"
+    assert told["manager"] == site.manager
+    assert told["pid"] == instance.pid()
+    assert told["enabled"] is True
+    assert told["drift"] == []
+    assert told["argv"][-len(ARGV) :] == ARGV
+    assert [card["index"] for card in told["gpu_memory"]] == [0, 1, 2, 3]
+
+
+def test_a_second_deploy_changes_nothing(instance, deploy):
+    pid, before = instance.pid(), instance.snapshot()
+
+    again = deploy()
+
+    assert (again.changed, again.failed) == (0, 0), again.output
+    assert instance.pid() == pid
+    assert instance.snapshot() == before
+
+
+def test_run_sh(site, instance, host):
+    pid = instance.pid()
+    status = instance.script("status")
+    assert status.rc == 0
+    for words in (f"pid        {pid} ({site.manager})", "health     ok", "listens    0.0.0.0:4403", "uptime"):
+        assert words in status.stdout
+    # By the fake's account, which proves the management path and not CUDA.
+    assert status.stdout.count("MiB of 143771 MiB") == 4
+
+    stopped = instance.script("stop")
+    assert stopped.rc == 0, stopped
+    left = [line for line in instance.leftovers().splitlines() if "supervisord" not in line]
+    assert left == []
+    assert host.check_output("systemctl --failed --plain --no-legend") == ""
+    assert instance.script("status").rc == 3
+    assert instance.script("stop").rc == 0
+
+    started = instance.script("start")
+    assert started.rc == 0, started
+    second = instance.pid()
+    assert instance.script("start").rc == 0
+    assert instance.pid() == second
+
+    restarted = instance.script("restart")
+    assert restarted.rc == 0, restarted
+    assert instance.pid() not in (pid, second)
+    assert instance.script("status").rc == 0
+
+    assert instance.script("bogus").rc == 2
+
+
+def test_run_sh_logs_follows(site, instance):
+    followed = instance.login.run("timeout 2 %s logs", f"{site.folder}/run.sh")
+
+    assert followed.rc == 124
+    assert "llamacpp runner: ready after" in followed.stdout
