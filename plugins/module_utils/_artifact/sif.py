@@ -57,6 +57,12 @@ def remember(path: str, digest: str, source: dict[str, str]) -> None:
         return
 
 
+def keep(path: str, digest: str, url: str) -> None:
+    """Like remember, where no current record has the digest: a file that was touched is then read once, not always."""
+    if identity.recorded(path, RECORDS) is None:
+        remember(path, digest, {"url": identity.public_address(url)})
+
+
 def pull_reason(path: str, wanted: str, policy: str) -> str | None:
     """Why the image has to be pulled, or None: the file with the wanted sha256 is there. Raises OSError.
 

@@ -198,6 +198,8 @@ def _pull_reason(request: Request, spec: Spec) -> str | None:
         raise Refusal([f"image: {spec.image} cannot be read: {error.strerror}."]) from error
     if why and request.params["pull"] == "never":
         raise Refusal([f"image: {spec.image}: {why}, and pull is never. Bring it there, or let it be pulled."])
+    if why is None and not request.check:
+        sif.keep(spec.image, str(request.image_sha256), request.params["image"])
     return why
 
 

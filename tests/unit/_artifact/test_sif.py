@@ -88,6 +88,15 @@ def test_when_to_pull(image: Path) -> None:
     assert sif.pull_reason(path, DIGEST, "always") is None
 
 
+def test_a_touched_image_is_read_once(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sif.keep(str(image), DIGEST, "https://u:p@x/y.sif")
+    monkeypatch.setattr(identity, "hash_file", lambda path: "read again")
+    assert sif.pull_reason(str(image), DIGEST, "missing") is None
+    sif.keep(str(image), "c" * 64, "https://elsewhere/y.sif")
+    known = identity.recorded(str(image), sif.RECORDS)
+    assert known and (known.sha256, known.source) == (DIGEST, {"url": "https://x/y.sif"})
+
+
 def test_a_pull_is_remembered_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "shared" / "x.sif"
 
