@@ -11,6 +11,7 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import glob
@@ -175,7 +176,9 @@ class Part:
             except OSError:  # a file system without hard links
                 os.rename(self.path, own)
             if own and _identity(own) == self._identity:
-                os.rename(own, self.destination)
+                # Another process that delivers the same file at this moment tidies up behind both of us.
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(own, self.destination)
             if own:
                 remove(own)  # a rename onto another name of the same file does nothing, and leaves this one
             if _identity(self.destination) != self._identity:

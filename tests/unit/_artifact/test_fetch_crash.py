@@ -268,6 +268,31 @@ def test_who_lost_a_piece_does_not_write(tmp_path: Path) -> None:
         assert file.read() == b"1234567890"
 
 
+def test_another_process_delivers_at_the_same_moment(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def race(source: str, target: str, **options: Any) -> None:
+        link(source, target, **options)
+        os.rename(target, tmp_path / "file")  # it renames its own name of the same file, and removes all others
+        os.unlink(source)
+
+    monkeypatch.setattr(os, "link", race)
+    assert pull(tmp_path, server).bytes_fetched == len(CONTENT)
+    assert right(tmp_path)
+
+
+def test_a_delivery_of_another_host_is_left_alone(tmp_path: Path, server: FaultServer) -> None:
+    part = interrupted(tmp_path, server)
+    done = Path(f"{part}.done.elsewhere.1")
+    os.link(part, done)
+    server.faults.add(gone_from(13 * CHUNK))
+    with pytest.raises(FetchError):
+        pull(tmp_path, server)
+    assert done.exists()
+
+
 def test_without_hard_links(tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*dummy: Any, **options: Any) -> None:
         raise OSError(errno.EPERM, "no hard links here")
