@@ -30,8 +30,8 @@ options:
     description:
       - V(started) - the instance runs as described and was proven. It is restarted if anything about it changed.
       - V(restarted) - like V(started), and it is restarted in any case.
-      - V(present) - everything is in place, but nothing is started, stopped or restarted. Whether it starts at boot stays
-        as it is; a new one does not.
+      - V(present) - everything is in place, but nothing is started, stopped or restarted. Whether it starts at boot
+        stays as it is; a new one does not.
       - V(stopped) - the instance does not run, and does not start at boot. Its options are not looked at.
       - V(absent) - the instance, its folder and its unit are gone. Image and model stay.
     type: str
