@@ -172,7 +172,7 @@ def _decide(case: Case, pulls: bool) -> Decision:
     if "start" in plan.kinds(steps):
         runner = observe.running(case.former or place).get("runner_pid")
         problems += preflight.port_problems(spec, place.home, runner)
-    if steps and not pulls and not missing and not problems:
+    if steps and not pulls and not missing and not found.problems:
         problems += preflight.argument_problems(spec, want.record["launch"]["argv"], request.run)
     # In check mode an earlier task would have brought what is missing, for all we know.
     if problems or (missing and not request.check):

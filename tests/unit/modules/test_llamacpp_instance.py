@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record, spec
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record, params
 
 RunModule = Callable[..., dict[str, Any]]
@@ -86,6 +89,27 @@ def test_wrong_options_come_before_everything(run_module: RunModule, options: di
     assert result["failed"]
     assert "port: 70000 is out of range" in result["msg"]
     assert "use api_key_file" in result["msg"]
+
+
+def test_port_and_arguments_are_refused_together(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def image(self: AnsibleModule, argv: list[str]) -> tuple[int, str, str]:
+        if argv[-1] == "--completion-bash":
+            return 1, "", "error: invalid argument: --tempp\n"
+        return 0, "--temp N\n" if argv[-1] == "--help" else "/usr/bin/llama-server\n", ""
+
+    monkeypatch.setattr(AnsibleModule, "run_command", image)
+    (tmp_path / "a.gguf").write_bytes(gguf_builder.model())
+    (tmp_path / "x.sif").write_bytes(bytes(32) + sif.MAGIC)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        changes = {"image": str(tmp_path / "x.sif"), "port": server.getsockname()[1], "args": ["--tempp 1"]}
+        result = run_module(llamacpp_instance, {**options, **changes})
+    assert result["failed"]
+    assert f"1. port: {changes['port']} is in use by pid {os.getpid()}" in result["msg"]
+    assert "2. args: the llama-server in " in result["msg"]
+    assert "knows no '--tempp'. Did you mean --temp?" in result["msg"]
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("state", ["started", "restarted", "present"])
