@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.."
 missing=
 # Debian keeps ensurepip, without which no environment gets pip, in python3-venv.
 python3 -c "import ensurepip" 2>/dev/null || missing="$missing python3 python3-venv"
-command -v git >/dev/null || missing="$missing git"
+# What the tests call: a file system that fills up, and what run.sh uses on a host.
+for command in git mount curl ps:procps; do
+    command -v "${command%:*}" >/dev/null || missing="$missing ${command#*:}"
+done
 if [ -n "$missing" ]; then
     if [ "$(id -u)" -ne 0 ]; then
         echo "These packages are missing, and only root can install them:$missing. Run: sudo make setup" >&2
