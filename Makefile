@@ -77,6 +77,9 @@ importer: build ## have galaxy-importer judge what was built
 bench: setup venv ## a deploy without a change against the same with builtin modules
 	@.venv/bin/python tools/bench.py
 
+changelog: venv ## CHANGELOG.md from changelogs/fragments, and from the modules that are new
+	@antsibull-changelog release --update-existing --reload-plugins
+
 lab: setup link ## two fresh hosts, without anything on them
 	@python3 tools/fill_venv.py .venv requirements/lab.txt
 	@tests/lab/lab up 2
@@ -93,4 +96,4 @@ clean: ## take all hosts away, and remove everything that was made here
 	@LAB=molecule tests/lab/lab down; LAB=bench tests/lab/lab down; tests/lab/lab down
 	@rm -rf .build .venv .collections .lab .ruff_cache
 
-.PHONY: help link setup venv demo down test $(TESTS) format bench importer lab clean
+.PHONY: help link setup venv demo down test $(TESTS) format bench importer changelog lab clean
