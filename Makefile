@@ -14,7 +14,7 @@ help: ## show this page
 	@bold=; plain=; if [ -t 1 ]; then bold=$$'\e[1m'; plain=$$'\e[0m'; fi; \
 	printf '%sgpufleet.llamacpp%s: llama-server on fleets of GPU hosts, deployed and proven\n' "$$bold" "$$plain"; \
 	awk -F ':.*## ' -v bold="$$bold" -v plain="$$plain" \
-	  '/^##@ /{printf "\n%s%s%s\n", bold, substr($$0, 5), plain} /^[a-z]+:.*## /{printf "  make %-10s%s\n", $$1, $$2}' \
+	  '/^##@ /{printf "\n%s%s%s\n", bold, substr($$0, 5), plain} /^[a-z]+:.*## /{printf "  make %-11s%s\n", $$1, $$2}' \
 	  $(MAKEFILE_LIST)
 
 link:
