@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import page_aligned
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pace import Pace
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import Part
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Piece, Pieces
@@ -78,7 +79,7 @@ class Worker(threading.Thread):
         self._job = job
         self._source = os.dup(job.part.handle)
         self._read = READ_MIN
-        self._buffer = memoryview(bytearray(READ_MAX))
+        self._buffer = page_aligned(READ_MAX)
 
     def run(self) -> None:
         client = None
