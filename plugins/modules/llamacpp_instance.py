@@ -45,8 +45,8 @@ options:
   image:
     description:
       - Path of a SIF file on the host, absolute or below O(home); or an C(http://) or C(https://) address of one.
-      - A file from an address is put into C(<home>/shared) under its own name. It is replaced by rename, so a running
-        server keeps what it was started with.
+      - A file from an address is put into C(<home>/shared), with the beginning of its sha256 in its name. So the image of
+        the last release stays where it is, and the instance can go back to it.
       - Required unless O(state) is V(stopped) or V(absent).
     type: str
   image_sha256:
@@ -154,7 +154,7 @@ options:
   wait_timeout:
     description:
       - Seconds that the server may take until it is ready.
-      - By default it grows with the model, from two minutes to about 48 for 193 GB. A server that ends by itself ends
+      - By default it grows with the model, from two minutes to about 50 for 193 GB. A server that ends by itself ends
         the waiting at once.
     type: int
 requirements:

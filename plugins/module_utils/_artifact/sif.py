@@ -85,6 +85,8 @@ def pull(url: str, path: str, wanted: str) -> int:
 
     os.makedirs(os.path.dirname(path), exist_ok=True)
     fetched = fetch.fetch([fetch.Source(url)], path, size=None, sha256=wanted)
+    # Under a strict umask the user whom a system unit runs as could not read what root has pulled.
+    os.chmod(path, 0o644)
     identity.settle(path)
     remember(path, wanted, {"url": identity.public_address(url)})
     return fetched.bytes_fetched

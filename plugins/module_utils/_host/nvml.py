@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +33,6 @@ RECOVERY_ACTIONS = {0: "none", 1: "gpu_reset", 2: "node_reboot", 3: "drain_p2p",
 RECOVERY_ACTION_FIELD = 230
 P2P_READ, P2P_NVLINK = 0, 2  # as numbers: pynvml 13.615's NVML_P2P_CAPS_INDEX_READ is a tuple by mistake
 
-SECRET = re.compile(r"(--?[\w-]*(?:key|token|password|secret))([= ])\S+")
 
 
 def library_present() -> bool:
@@ -154,7 +152,7 @@ def _processes(handle: Any) -> list[Any]:
 
 def _process(found: Any) -> dict[str, Any]:
     """One process. What looks like a secret in its command is not passed on: results end in logs."""
-    command = SECRET.sub(r"\1\2********", " ".join(process.command(found.pid)))[:200]
+    command = process.shown_command(found.pid, 200)
     return {
         "pid": found.pid,
         "memory": found.usedGpuMemory,

@@ -73,6 +73,6 @@ def listeners(port: int) -> list[Listener]:
     found = []
     for inode, uid in sockets.items():
         pid = holders.get(inode)
-        command = " ".join(process.command(pid))[:120] if pid else ""
+        command = process.shown_command(pid, 120) if pid else ""
         found.append(Listener(port, process.user_name(uid), pid, command))
     return list(dict.fromkeys(found))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import time
 from collections.abc import Iterator
 
@@ -60,6 +61,15 @@ def command(pid: int) -> list[str]:
     except OSError:
         return []
     return [os.fsdecode(part) for part in data.split(b"\0")[:-1]]
+
+
+# Values that no log may hold, such as that of --api-key.
+SECRET = re.compile(r"(--?[\w-]*(?:key|token|password|secret))([= ])\S+")
+
+
+def shown_command(pid: int, length: int) -> str:
+    """The command line for a message: at most ``length`` characters, with values that are secrets blotted out."""
+    return SECRET.sub(r"\1\2********", " ".join(command(pid)))[:length]
 
 
 def user_name(uid: int) -> str:

@@ -92,6 +92,8 @@ def drift(launch: Mapping[str, Any], now: Mapping[str, Any], pid: int | None, un
         # The server's own arguments stand at the end of the container's.
         if argv and list(argv[1:]) != list(launch["argv"][len(launch["argv"]) - len(argv) + 1 :]):
             found.append("the arguments of the process are not the recorded ones")
+    if unit.orphaned:
+        found.append(unit.detail)
     if unit.active and not unit.enabled:
         found.append("it runs now and would not start at boot")
     if unit.enabled and not unit.active:

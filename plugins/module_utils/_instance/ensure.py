@@ -104,7 +104,7 @@ def _last(request: Request) -> dict[str, Any] | None:
 
 def _place(request: Request, manager: str) -> Place:
     try:
-        chosen = managers.select(manager, home=request.home, run=request.run, may_change=not request.check)
+        chosen = managers.select(manager, home=request.home, run=request.run)
     except managers.ManagerError as error:
         raise Refusal([f"manager: {error}."]) from error
     return Place(request.home, request.name, chosen, request.run)

@@ -62,5 +62,9 @@ def run_info_module(module: AnsibleModule) -> None:
         module.fail_json(msg=problems[0])
     prefer_library("nvidia-ml-py", home)
     run = _run(module)
-    names = [wanted] if wanted else record.names(home)
-    module.exit_json(changed=False, instances=[describe.one(home, name, run) for name in names])
+    try:
+        names = [wanted] if wanted else record.names(home)
+        instances = [describe.one(home, name, run) for name in names]
+    except (ManagerError, OSError, KeyError) as error:
+        module.fail_json(msg=f"{home}: {error!r}. It holds something that no version of this collection wrote.")
+    module.exit_json(changed=False, instances=instances)

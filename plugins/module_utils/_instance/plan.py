@@ -100,6 +100,8 @@ def restart_reason(wanted: Wanted, observed: Observed) -> str | None:
     """Why the server has to be started anew, or None where the right one runs."""
     if not observed.active:
         return "it is not running"
+    if observed.unit.orphaned:
+        return observed.unit.detail
     moved = manager_change(wanted, observed)
     if moved or observed.running_launch == wanted.record["launch"]["id"]:
         return moved

@@ -20,6 +20,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec i
 # Already by being parsed, --log-file truncates its file and --rpc connects to its servers.
 SIDE_EFFECTS = ("--log-file", "--rpc")
 INVALID = "invalid argument: "
+# Has the command line parsed, prints, and exits.
+ASKS = "--completion-bash"
+# Exit status of Apptainer and Singularity where the container itself cannot be started.
+RUNTIME_FAILED = 255
 OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 
 
@@ -36,7 +40,9 @@ def port_problems(spec: Spec, home: str, our_runner: int | None) -> list[str]:
     # A holder whose pid we may not see belongs to somebody else: of our own processes we see it.
     strangers = [holder for holder in holders if holder.pid not in ours]
     return [
-        f"port: {spec.port} is in use by {holder}. End that process, or choose another port." for holder in strangers
+        f"port: {spec.port} is in use by {holder}. End it (a server of another run.sh: with that script), or choose "
+        "another port."
+        for holder in strangers
     ]
 
 
@@ -59,13 +65,15 @@ def argument_problems(spec: Spec, argv: Sequence[str], run: Run) -> list[str]:
 
     The whole command line is parsed before --completion-bash prints and exits (llama.cpp common/arg.cpp).
     """
-    code, dummy, err = run([*_harmless(argv), "--completion-bash"])
-    if code == 0:
-        return []
+    code, dummy, err = run([*_harmless(argv), ASKS])
+    if code == 0 or f"{INVALID}{ASKS}" in err:
+        return []  # a build that does not know the question says what is wrong when it is started
     said = [line.strip() for line in err.splitlines() if line.strip()]
     errors = (
         [line for line in said if line.lower().startswith(("error", "fatal"))] or said[-3:] or [f"exit status {code}"]
     )
+    if code == RUNTIME_FAILED:
+        return [f"image: {spec.image} cannot be run on this host: {'; '.join(errors)}. Try: {argv[0]} exec IMAGE true"]
     unknown = [line.rpartition(INVALID)[2] for line in errors if INVALID in line]
     if not unknown:
         return [f"args: llama-server in {spec.image} refuses its command line: {'; '.join(errors)}. Correct it."]

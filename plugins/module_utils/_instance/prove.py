@@ -84,6 +84,10 @@ def prove(place: Place, value: dict[str, Any], timeout: int | None, starts: bool
 
 def way_back(place: Place, value: Mapping[str, Any], timeout: int | None) -> str:
     """Stop what failed and run the last release again, if there is one. Says what became of it; raises nothing."""
+    release = value["release"]
+    if release and release["launch"]["id"] == value["launch"]["id"]:
+        # Nothing of it changed, so what is wrong lies outside, and its manager will find out when that is over.
+        return f"It is the release of {release['proven']} itself, so it is left to {value['manager']} to try again."
     try:
         apply.halt(place, value)
         obstacle = no_way_back(value)
@@ -99,8 +103,6 @@ def no_way_back(value: Mapping[str, Any]) -> str | None:
     release = value["release"]
     if not release:
         return "there is no earlier release to go back to"
-    if release["launch"]["id"] == value["launch"]["id"]:
-        return "what failed is the last release itself"
     for kind in ("image", "model"):
         was, now = release.get(kind) or {}, value[kind] or {}
         path, digest = was.get("path", ""), str(was.get("sha256"))[:12]

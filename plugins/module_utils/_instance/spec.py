@@ -52,6 +52,12 @@ OWNED = {
 # Options that would keep llama-server from being what an instance is, each with what to do instead.
 UNUSABLE = {
     "--api-key": "it shows the key to every user in the process list; put it into a file and use api_key_file",
+    "-hft": "it shows the token to every user in the process list; gguf_model brings the model",
+    "--hf-token": "it shows the token to every user in the process list; gguf_model brings the model",
+    "--embeddings": "the proof of an instance is a completion, which such a server does not give",
+    "--embedding": "the proof of an instance is a completion, which such a server does not give",
+    "--rerank": "the proof of an instance is a completion, which such a server does not give",
+    "--reranking": "the proof of an instance is a completion, which such a server does not give",
     "--api-prefix": "the probes expect /health and /v1 at the root; put the prefix into the proxy in front",
     "--ssl-key-file": "the probes speak plain HTTP; end TLS in a proxy in front",
     "--ssl-cert-file": "the probes speak plain HTTP; end TLS in a proxy in front",
@@ -204,12 +210,13 @@ def _check_env(env: Mapping[str, Any]) -> list[str]:
 def _check_args(argv: Sequence[str]) -> list[str]:
     problems = []
     for argument in argv:
-        option = option_name(argument)
         name, equals, value = argument.partition("=")
+        # What stands behind the sign may be a secret, so of these options only the name is shown.
+        option = option_name(name)
         if option in OWNED:
-            problems.append(f"args: {argument} is what the option {OWNED[option]} is for; say it there.")
+            problems.append(f"args: {name} is what the option {OWNED[option]} is for; say it there.")
         elif option in UNUSABLE:
-            problems.append(f"args: {argument} cannot be used: {UNUSABLE[option]}.")
+            problems.append(f"args: {name} cannot be used: {UNUSABLE[option]}.")
         elif equals and LONG_OPTION.fullmatch(option_name(name)):
             problems.append(f"args: llama-server knows no {argument!r}; write {name + ' ' + value!r}.")
         if "\0" in argument:
@@ -255,13 +262,16 @@ def _check_places(spec: Spec, home: str) -> list[str]:
     ]
 
 
-def image_path(image: str, home: str) -> str:
-    """Where the image lies on the host. A relative path begins at the home; an address means <home>/shared and the
-    file's own name.
+def image_path(image: str, home: str, sha256: str | None = None) -> str:
+    """Where the image lies on the host. A relative path begins at the home.
+
+    An address means <home>/shared, and a name that holds the digest: so the image that a running server and the last
+    release use stays where it is when another one is pulled, and there is a way back.
     """
     if "://" not in image:
         return os.path.join(home, os.path.expanduser(image))
-    return os.path.join(home, "shared", os.path.basename(urlsplit(image).path) or "image.sif")
+    stem, extension = os.path.splitext(os.path.basename(urlsplit(image).path) or "image.sif")
+    return os.path.join(home, "shared", f"{stem}-{(sha256 or '').lower()[:12]}{extension}")
 
 
 def parse(params: Mapping[str, Any], home: str) -> Spec:
@@ -269,7 +279,7 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
     problems = check(params)
     spec = Spec(
         name=params["name"],
-        image=image_path(params["image"], home),
+        image=image_path(params["image"], home, params["image_sha256"]),
         model=params["model"],
         port=params["port"],
         host=params["host"],

@@ -250,6 +250,12 @@ def test_what_runs_without_a_record() -> None:
     assert steps[-1].why == "what runs is not what is wanted, and there is no record of it"
 
 
+def test_a_server_whose_manager_is_gone_is_started_again() -> None:
+    steps = decide("started", wanted(), running(unit=replace(ON, orphaned=True, detail="nobody keeps it")))
+
+    assert [(step.kind, step.why) for step in steps] == [("start", "nobody keeps it")]
+
+
 def test_a_unit_that_differs_is_one_step() -> None:
     seen = running(unit=UnitState(True, False, True), unit_differences=("it does not start with the host",))
     steps = decide("started", wanted(), seen)

@@ -107,7 +107,7 @@ def test_a_port_of_a_stranger(home: str) -> None:
         port = server.getsockname()[1]
         (problem,) = preflight.port_problems(a_spec(port=port), home, None)
     assert f"port: {port} is in use by pid {os.getpid()} of user {getpass.getuser()}: " in problem
-    assert problem.endswith("End that process, or choose another port.")
+    assert problem.endswith("with that script), or choose another port.")
 
 
 def test_the_port_of_the_instance_itself(home: str) -> None:

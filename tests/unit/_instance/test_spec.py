@@ -185,12 +185,12 @@ def test_split_args(entries: list[str], argv: list[str]) -> None:
         ("/srv/x.sif", "/srv/x.sif"),
         ("shared/x.sif", "/h/shared/x.sif"),
         ("x.sif", "/h/x.sif"),
-        (ADDRESS, "/h/shared/llamacpp.sif"),
-        ("https://files.example.org?file=x.sif", "/h/shared/image.sif"),
+        (ADDRESS, "/h/shared/llamacpp-abababababab.sif"),
+        ("https://files.example.org?file=x.sif", "/h/shared/image-abababababab.sif"),
     ],
 )
 def test_where_the_image_lies(image: str, path: str) -> None:
-    assert spec.image_path(image, HOME) == path
+    assert spec.image_path(image, HOME, "AB" * 32) == path
 
 
 def test_the_home_of_the_user_in_an_image_path(monkeypatch: pytest.MonkeyPatch) -> None:

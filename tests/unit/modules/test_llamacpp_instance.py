@@ -63,7 +63,7 @@ def test_an_image_that_would_be_pulled_is_in_the_diff(
 ) -> None:
     pulled = {**options, "image": "https://files.example.org/x.sif", "image_sha256": "AB" * 32}
     result = run_module(llamacpp_instance, pulled, check=True, diff=True)
-    assert result["actions"][0] == f"Pull the image to {options['home']}/shared/x.sif"
+    assert result["actions"][0] == f"Pull the image to {options['home']}/shared/x-abababababab.sif"
     assert result["reasons"][0] == "it is not on the host"
     assert f'"image_sha256": "{"ab" * 32}"' in result["diff"]["after"]
     assert warned == ["model"]

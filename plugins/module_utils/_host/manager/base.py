@@ -57,7 +57,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitState:
-    """How a unit is. ``active``: it runs, or its manager is about to start it (again); ``pid`` is the runner's."""
+    """How a unit is. ``active``: it runs, or its manager is about to start it (again); ``pid`` is the runner's.
+
+    ``orphaned``: it runs, and its manager does not, so nobody would start it again.
+    """
 
     installed: bool = False
     enabled: bool = False
@@ -65,6 +68,7 @@ class UnitState:
     pid: int | None = None
     failed: bool = False
     detail: str = ""
+    orphaned: bool = False
 
 
 class Manager:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
@@ -183,8 +184,8 @@ class Supervisor(Manager):
         state = parse_status(unit.name, self.ask("status", unit.name)[1])
         if pid and not state.active:
             detail = "the server runs, but supervisord does not: nobody would start it again"
-            state = UnitState(active=True, pid=pid, detail=detail)
-        return UnitState(True, self.enabled(unit), state.active, state.pid, state.failed, state.detail)
+            state = UnitState(active=True, pid=pid, detail=detail, orphaned=True)
+        return replace(state, installed=True, enabled=self.enabled(unit))
 
     def daemon_is_parent(self, pid: int) -> bool:
         """Whether our supervisord has this process as its child. /proc tells in no time what supervisorctl, a whole
