@@ -10,6 +10,11 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible.utils.vars import merge_hash
 
+# Of a model: where it comes from, which is one of these, and what is said of that place alone. The hub (endpoint,
+# token_file) is a site's, whatever the place.
+SOURCES = ("repo", "url", "src")
+OF_A_SOURCE = ("file", "revision", "mirrors")
+
 
 def declared(
     instances: Sequence[Mapping[str, Any]],
@@ -27,7 +32,7 @@ def declared(
         name = str(entry.get("name") or "")
         whole: dict[str, Any] = {}
         for layer in (defaults, entry, (overrides or {}).get(name)):
-            whole = merge_hash(whole, _layer(layer or {}))
+            whole = _merged(whole, _layer(layer or {}))
         merged.append({**whole, "name": name, "model": _model(whole.get("model") or {}, models_dir)})
     problems = _problems(merged)
     if problems:
@@ -45,6 +50,15 @@ def _layer(values: Mapping[str, Any]) -> dict[str, Any]:
     """One layer of what is declared, with the model as a mapping, so that a path here and an address there meet."""
     model = values.get("model")
     return {**values, "model": {"path": model}} if isinstance(model, str) else dict(values)
+
+
+def _merged(whole: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds with one more layer; where that says another place to have the model from, the former one is gone."""
+    model = whole.get("model")
+    if model and any((layer.get("model") or {}).get(key) for key in SOURCES):
+        whole = {**whole, "model": {key: value for key, value in model.items() if key not in (*SOURCES, *OF_A_SOURCE)}}
+    merged: dict[str, Any] = merge_hash(whole, layer)
+    return merged
 
 
 def _model(model: Mapping[str, Any], models_dir: str) -> dict[str, Any]:

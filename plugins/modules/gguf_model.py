@@ -10,10 +10,12 @@ module: gguf_model
 short_description: Have a GGUF model on a host, whole and verified
 version_added: 0.1.0
 description:
-  - Brings a model in the GGUF format to a path on the host, from an address or from another place on that host, and
-    proves that it is whole before it appears there.
+  - Brings a model in the GGUF format to a path on the host, from a model hub, from an address or from another place on
+    that host, and proves that it is whole before it appears there.
   - Whole means that the header parses, that the file is long enough for its last tensor, that it has no holes, that
-    the parts of a split model belong together, and that the sha256 is the wanted one where O(sha256) is given.
+    the parts of a split model belong together, and that the sha256 is the one that the hub or O(sha256) says.
+  - It is fetched over several connections at once, and synced and hashed on the way. What arrived before a broken line,
+    a killed task or a power cut is not fetched again.
   - What the path held before stays in place, untouched, until the new file is whole. The new one then takes its place
     at once; a server that has the old one open keeps it.
   - What was verified is recorded in the hidden folder C(.gguf_model) beside the file. The next run looks at that
@@ -29,28 +31,95 @@ options:
   state:
     description:
       - V(present) has the model there, V(absent) removes all its files and their records.
-      - Without O(url) and O(src), V(present) only verifies that the model is there, and fails where it is not.
+      - Without O(repo), O(url) and O(src), V(present) only verifies that the model is there, and fails where it is not.
     type: str
     choices: [present, absent]
     default: present
+  repo:
+    description:
+      - The repository on the model hub that has the model, such as V(unsloth/GLM-4.7-Flash-GGUF).
+      - The hub tells the size and the sha256 of each file, so that O(sha256) is not needed.
+      - Mutually exclusive with O(url) and O(src); needs O(file).
+    type: str
+  file:
+    description:
+      - The model's file in O(repo), with its folders, such as V(GLM-4.7-Flash-UD-Q4_K_XL.gguf).
+      - For a split model any part, or a pattern that fits its parts, such as V(UD-Q2_K_XL/*-of-00003.gguf). A pattern
+        has to mean one model, and O(path) a part of as many parts.
+    type: str
+  revision:
+    description:
+      - The branch, tag or commit of O(repo). It is resolved to one commit, which all parts are taken from, and which is
+        returned as RV(model.revision).
+      - A branch or tag is asked for at every run, with one request, and followed where it leads to another content. A
+        full commit of 40 digits always means the same content, so once that is there nothing is asked any more.
+    type: str
+    default: main
+  endpoint:
+    description:
+      - The address of the model hub, or of a mirror that speaks its protocol.
+      - The default is the environment variable E(HF_ENDPOINT) on the host, and V(https://huggingface.co) without it.
+    type: str
+  token:
+    description:
+      - A token of the model hub, for gated and private repositories and a higher limit of requests.
+      - It is sent to O(endpoint) alone, and neither logged, recorded nor returned. O(token_file) keeps it off the
+        controller too.
+      - Mutually exclusive with O(token_file).
+    type: str
+  token_file:
+    description:
+      - A file on the host that holds the token and nothing else.
+      - Mutually exclusive with O(token).
+    type: path
+  offline:
+    description:
+      - Use no network at all. What is on the host has to be what was fetched before, or what O(sha256) says, else the
+        task fails.
+      - The default is the environment variable E(HF_HUB_OFFLINE) on the host, and V(false) without it.
+    type: bool
   url:
     description:
       - The http or https address to fetch the model from, where the host does not have it yet.
       - For a split model, the address of any part; the others are expected beside it.
       - Without O(sha256), a file that once came from this address is kept while its content is unchanged, and a file of
         unknown origin that is a whole model is kept too. Give O(sha256) to say exactly which content is wanted.
-      - Mutually exclusive with O(src).
+      - Mutually exclusive with O(repo) and O(src).
     type: str
   src:
     description:
       - A GGUF file on the host, to copy the model from. The copy shares its blocks where the file system can do that.
       - Without O(sha256), a changed O(src) is copied again.
       - O(src) may be the same file as O(path), which is then only verified.
-      - Mutually exclusive with O(url).
+      - Mutually exclusive with O(repo) and O(url).
+    type: path
+  mirrors:
+    description:
+      - More addresses of the same file as O(repo) or O(url), such as servers nearby. All of them are used at once, and
+        one that is slow or broken is dropped.
+      - For a split model, the address of any part. One that ends with a slash is a folder with files of the same names
+        as in O(path).
+      - The token is not sent to them. With O(url) they need O(sha256), which proves that they hold the same.
+    type: list
+    elements: str
+    default: []
+  connections:
+    description:
+      - How many connections fetch at the same time.
+    type: int
+    default: 8
+  max_rate:
+    description:
+      - The most bytes in a second over all connections, such as V(50M). Without it there is no limit.
+    type: bytes
+  ca_path:
+    description:
+      - A file or folder on the host with the certificates of the authorities to trust, where the system's do not do.
     type: path
   sha256:
     description:
-      - The digest of the wanted content, of 64 hexadecimal digits. Recommended, as nothing else tells every damage.
+      - The digest of the wanted content, of 64 hexadecimal digits. Recommended with O(url), as nothing else tells every
+        damage. With O(repo), the hub has to have the same.
       - For a split model, one digest for each part, in order.
     type: list
     elements: str
@@ -66,7 +135,8 @@ options:
     default: changed
   home:
     description:
-      - Where instances live on this host. The Python environment in C(venv) there has the library that O(url) needs.
+      - Where instances live on this host. The Python environment in C(venv) there has the library that O(repo) and
+        O(url) need.
       - The default is V(/opt/llamacpp) for root, and V(~/llamacpp) for another user.
     type: path
 extends_documentation_fragment:
@@ -76,13 +146,14 @@ attributes:
   check_mode:
     support: full
     details:
-      - What an address holds is not known before it is fetched, so RV(model) has less in it then.
+      - Only a hub is asked, for what it has, and nothing is fetched. What is inside a file is not known before it is
+        fetched, so RV(model) has less in it then; with O(url) not even the size.
   diff_mode:
     support: full
   idempotent:
     support: full
 requirements:
-  - requests (on the host; for O(url) only)
+  - requests (on the host; for O(repo) and O(url) only)
 seealso:
   - module: gpufleet.llamacpp.gguf_model_info
   - module: gpufleet.llamacpp.llamacpp_instance
@@ -91,7 +162,40 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Have a model, fetched once and verified
+- name: Have a model of the hub, whatever its main branch holds
+  gpufleet.llamacpp.gguf_model:
+    path: /srv/models/GLM-4.7-Flash-UD-Q4_K_XL.gguf
+    repo: unsloth/GLM-4.7-Flash-GGUF
+    file: GLM-4.7-Flash-UD-Q4_K_XL.gguf
+
+- name: Have all three parts of a split model, at a commit that never changes, from a server nearby too
+  gpufleet.llamacpp.gguf_model:
+    path: /srv/models/UD-Q2_K_XL/GLM-4.7-UD-Q2_K_XL-00001-of-00003.gguf
+    repo: unsloth/GLM-4.7-GGUF
+    file: UD-Q2_K_XL/*-of-00003.gguf
+    revision: 5a1c3e0f9b7d2468ace013579bdf02468ace1357
+    mirrors:
+      - http://storage.example.com/models/UD-Q2_K_XL/
+    max_rate: 400M
+
+- name: Have a model of a gated repository, through the site's own mirror of the hub
+  gpufleet.llamacpp.gguf_model:
+    path: /srv/models/gemma-3-27b-it-q4_0.gguf
+    repo: google/gemma-3-27b-it-qat-q4_0-gguf
+    file: gemma-3-27b-it-q4_0.gguf
+    endpoint: https://hub.example.com
+    ca_path: /etc/ssl/example-ca.pem
+    token_file: /etc/llamacpp/hub-token
+
+- name: Fail unless the model that was fetched before is still whole, without any network
+  gpufleet.llamacpp.gguf_model:
+    path: /srv/models/GLM-4.7-Flash-UD-Q4_K_XL.gguf
+    repo: unsloth/GLM-4.7-Flash-GGUF
+    file: GLM-4.7-Flash-UD-Q4_K_XL.gguf
+    offline: true
+    verify: always
+
+- name: Have a model of any server, fetched once and verified
   gpufleet.llamacpp.gguf_model:
     path: /srv/models/SmolLM2-135M-Instruct.Q4_1.gguf
     url: https://models.example.com/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -183,6 +287,10 @@ model:
       description: Where the model came from, without user, password and query; V(none) where that is not known.
       type: str
       sample: https://models.example.com/SmolLM2-135M-Instruct.Q4_1.gguf
+    revision:
+      description: The full commit of the model's repository on the hub; V(none) where it came from elsewhere.
+      type: str
+      sample: 5a1c3e0f9b7d2468ace013579bdf02468ace1357
     architecture:
       description: The model's architecture as llama.cpp names it.
       type: str
@@ -249,7 +357,7 @@ transfer:
       type: int
       sample: 0
     bytes_from_mirrors:
-      description: Those of the received bytes that came from another place than O(url).
+      description: Those of the received bytes that came from O(mirrors).
       type: int
       sample: 0
     retries:
@@ -266,23 +374,61 @@ transfer:
       sample: 51769701
 """
 
+import os
+from functools import partial
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_hub
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, plan, shown, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, plan, shown
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_fetch import Network, transfer_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import (
     describe,
     foreseen,
     observe,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import default_home, ensure_library
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import hub_model, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
+    default_home,
+    ensure_library,
+    prefer_library,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
+
+
+def ready_to_ask(module: AnsibleModule) -> bool:
+    """Whether there is what it takes to ask the network; only check mode goes on without it."""
+    home = module.params["home"] or default_home()
+    if module.check_mode and not prefer_library("requests", home):
+        module.warn("The hub was not asked, as requests is not on the host yet. What it has cannot be foreseen.")
+        return False
+    ensure_library(module, "requests", home)
+    return True
 
 
 def run(module: AnsibleModule) -> dict:
     params = module.params
-    wanted = want(params["path"], params["state"], params["verify"], params["url"], params["src"], params["sha256"])
+    hub = hub_model(params["repo"], params["file"], params["revision"], params["endpoint"], os.environ)
+    wish = want(
+        params["path"],
+        params["state"],
+        params["verify"],
+        params["url"],
+        params["src"],
+        params["sha256"],
+        params["mirrors"],
+        hub,
+        model_hub.is_offline(params["offline"], os.environ),
+    )
+    access = model_hub.Access(
+        params["token"],
+        params["token_file"],
+        params["ca_path"],
+        partial(ready_to_ask, module),
+        module.no_log_values.add,
+    )
+    wanted = model_hub.resolve(wish, access)
     observed = observe(wanted, foresee=module.check_mode)
     steps = plan(wanted, observed)
     if steps.refusals:
@@ -290,10 +436,12 @@ def run(module: AnsibleModule) -> dict:
     if module.check_mode:
         files, more = foreseen(wanted, observed, steps), {}
     else:
-        if params["url"] and steps.bring:
-            ensure_library(module, "requests", params["home"] or default_home())
-        applied = apply(wanted, observed, steps, model_fetch.bring, model_fetch.needs)
-        files, more = applied.files, model_fetch.transfer_of(applied.transfers)
+        if wanted.files[0].url and steps.bring:
+            ready_to_ask(module)
+        found = partial(access.hub, hub) if hub else None
+        network = Network(params["connections"], params["max_rate"], params["ca_path"], found)
+        applied = apply(wanted, observed, steps, network.bring, network.needs)
+        files, more = applied.files, transfer_of(applied.transfers)
         for warning in applied.warnings:
             module.warn(warning)
     if module._diff:
@@ -306,12 +454,25 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "repo": {"type": "str"},
+            "file": {"type": "str"},
+            "revision": {"type": "str", "default": "main"},
+            "endpoint": {"type": "str"},
+            "token": {"type": "str", "no_log": True},
+            "token_file": {"type": "path", "no_log": False},
+            "offline": {"type": "bool"},
             "url": {"type": "str"},
             "src": {"type": "path"},
+            "mirrors": {"type": "list", "elements": "str", "default": []},
+            "connections": {"type": "int", "default": 8},
+            "max_rate": {"type": "bytes"},
+            "ca_path": {"type": "path"},
             "sha256": {"type": "list", "elements": "str", "default": []},
             "verify": {"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
             "home": {"type": "path"},
         },
+        mutually_exclusive=[["token", "token_file"]],
+        required_together=[["repo", "file"]],
         supports_check_mode=True,
     )
     try:

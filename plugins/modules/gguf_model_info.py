@@ -100,6 +100,10 @@ models:
       description: Where the model came from, without user, password and query, where a current record tells it.
       type: str
       sample: https://models.example.com/SmolLM2-135M-Instruct.Q4_1.gguf
+    revision:
+      description: The full commit of the model's repository on the hub; V(none) where it came from elsewhere.
+      type: str
+      sample: 5a1c3e0f9b7d2468ace013579bdf02468ace1357
     architecture:
       description: The model's architecture as llama.cpp names it.
       type: str

@@ -1,26 +1,22 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model should be, what was seen of it, and what to do: the pure part of gguf_model.
+"""What was seen of a model, and what to do so that it is as wanted: the pure part of gguf_model.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-A model is one GGUF file or all the parts of one split GGUF. model_observe.py looks, ``plan`` decides,
-model_apply.py does it.
+A model is one GGUF file or all the parts of one split GGUF. model_wish.py says what is wanted,
+model_hub.py what a hub has of it; model_observe.py looks, ``plan`` decides, model_apply.py does it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import Gguf, GgufError, split_paths
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import (
-    Identity,
-    is_sha256,
-    public_address,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import Gguf
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import Identity
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room, lacks
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action
 
@@ -30,29 +26,6 @@ RECORDS = ".gguf_model"
 
 class ModelError(Exception):
     """A plan could not be carried out; what was in place still is. The message is a sentence for the operator."""
-
-
-@dataclass(frozen=True)
-class WantedFile:
-    """One file of the model, and where it comes from if it has to be brought."""
-
-    path: str
-    url: str | None = None
-    src: str | None = None
-    sha256: str | None = None
-
-    @property
-    def origin(self) -> str | None:
-        """The source as an operator may read it anywhere: without secrets."""
-        return public_address(self.url) if self.url else self.src
-
-
-@dataclass(frozen=True)
-class Wanted:
-    state: str  # present | absent
-    verify: str  # changed | always | never
-    files: tuple[WantedFile, ...]
-    problems: tuple[str, ...] = ()  # what is wrong with the wish itself
 
 
 @dataclass(frozen=True)
@@ -70,6 +43,7 @@ class SeenFile:
     trusted: bool = False  # the record is current
     sha256: str | None = None  # recorded and current, or read now
     read_since_ns: int | None = None  # when the reading began, if it was read now
+    source: dict[str, Any] = field(default_factory=dict)  # what its record will say, where that is foreseen
 
 
 @dataclass(frozen=True)
@@ -79,6 +53,7 @@ class Observed:
     set_problems: tuple[str, ...]
     room: Room
     leftovers: tuple[str, ...] = ()  # of interrupted runs; looked for where the model is to be removed
+    needed: int = 0  # bytes of disk that fetching will still take, where the sizes are known beforehand
 
 
 @dataclass(frozen=True)
@@ -90,79 +65,6 @@ class Plan:
     bring: tuple[int, ...] = ()
     record: tuple[int, ...] = ()
     remove: tuple[int, ...] = ()
-
-
-def want(
-    path: str,
-    state: str = "present",
-    verify: str = "changed",
-    url: str | None = None,
-    src: str | None = None,
-    sha256: Sequence[str] = (),
-) -> Wanted:
-    """The wish in canonical form, split models expanded to all their parts; what is wrong with it is kept in it."""
-    problems: list[str] = []
-
-    def parts(value: str | None, count: int) -> list[str | None]:
-        if value is None:
-            return [None] * count
-        try:
-            found: list[str | None] = list(split_paths(value))
-        except GgufError as error:
-            problems.append(str(error))
-            return [value] * count
-        if len(found) != count:
-            shown = public_address(value) if "://" in value else value
-            problems.append(
-                f"path names {count} file(s), {path}, and the source {len(found)}, {shown}. Both must be unsplit, or "
-                "both the same part of a split model (<name>-00001-of-00003.gguf)."
-            )
-            return [value] * count
-        return found
-
-    try:
-        paths = split_paths(path)
-    except GgufError as error:
-        problems.append(str(error))
-        paths = [path]
-    if not path.startswith("/") or path.endswith("/"):
-        problems.append(f"path must be the absolute path of a file, and it is {path!r}.")
-    urls: list[str | None] = [None] * len(paths)
-    sources, digests = list(urls), list(urls)
-    if state == "present":
-        urls, sources = parts(url, len(paths)), parts(src, len(paths))
-        problems += _wrong_sources(url, src)
-        problems += _wrong_digests(sha256, len(paths))
-        if len(sha256) == len(paths):
-            digests = [digest.lower() for digest in sha256]
-    files = tuple(WantedFile(*one) for one in zip(paths, urls, sources, digests))
-    return Wanted(state, verify, files, tuple(problems))
-
-
-def _wrong_sources(url: str | None, src: str | None) -> list[str]:
-    problems = []
-    if url is not None:
-        address = urlsplit(url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            problems.append(f"url must be an http or https address, and it is {public_address(url)!r}.")
-    if src is not None and not src.startswith("/"):
-        problems.append(f"src must be an absolute path on the host, and it is {src!r}.")
-    if url is not None and src is not None:
-        problems.append("url and src are both given, and a model comes from one place.")
-    return problems
-
-
-def _wrong_digests(sha256: Sequence[str], files: int) -> list[str]:
-    problems = [
-        f"sha256 must have 64 hexadecimal digits, and it is {digest!r} ({len(digest)} characters)."
-        for digest in sha256
-        if not is_sha256(digest.lower())
-    ]
-    if sha256 and len(sha256) != files:
-        problems.append(
-            f"sha256 has {len(sha256)} digest(s), and the model has {files} file(s): one for each, in order."
-        )
-    return problems
 
 
 def plan(wanted: Wanted, observed: Observed) -> Plan:
@@ -190,7 +92,7 @@ def plan(wanted: Wanted, observed: Observed) -> Plan:
     record = tuple(
         index
         for index, (seen, source) in enumerate(zip(observed.files, observed.sources))
-        if index not in bring and _is_news_to_record(seen, source)
+        if index not in bring and (_is_news_to_record(seen, source) or is_at_another_commit(wanted.files[index], seen))
     )
     return Plan(actions=tuple(actions), bring=bring, record=record)
 
@@ -209,6 +111,14 @@ def _is_news_to_record(seen: SeenFile, source: SeenFile | None) -> bool:
     """Whether something was read that the next run need not read again."""
     read = seen.read_since_ns is not None or seen.gguf is not None or (source is not None and source.sha256 is not None)
     return seen.sha256 is not None and (read or not seen.trusted)
+
+
+def is_at_another_commit(file: WantedFile, seen: SeenFile) -> bool:
+    """Whether the file stays as it is, and the hub has it under another commit, or name, than the record says."""
+    if file.hub is None or file.commit is None or seen.sha256 is None or seen.sha256 != file.sha256:
+        return False
+    said = seen.record.source if seen.record else {}
+    return any(said.get(key) != value for key, value in vars(file.hub).items())
 
 
 def unfit(file: WantedFile, seen: SeenFile) -> str | None:
@@ -233,7 +143,7 @@ def _news(file: WantedFile, seen: SeenFile, source: SeenFile | None) -> str | No
         return f"{source.path} has {source.size} bytes, and {seen.path} has {seen.size}"
     if source is not None and source.sha256 and seen.sha256 and source.sha256 != seen.sha256:
         return f"{source.path} has another content ({source.sha256}) than {seen.path} ({seen.sha256})"
-    if not file.url or seen.record is None:
+    if not file.url or seen.record is None or (file.hub and not file.commit):
         return None
     came_from = seen.record.source.get("url") or seen.record.source.get("src")
     if came_from and came_from != file.origin:
@@ -253,7 +163,9 @@ def _refusals(wanted: Wanted, observed: Observed, bring: Sequence[int], reasons:
             continue  # nothing can be brought to its place, whatever the source
         if file.origin is None or (file.src and source is None):
             reason = str(reasons[index]).rstrip(".")
-            refusals.append(f"{reason}. No url or src says where to get it from.")
+            refusals.append(f"{reason}. No repo, url or src says where to get it from.")
+        elif file.url and wanted.offline:
+            refusals.append(f"{str(reasons[index]).rstrip('.')}. It is not fetched, as offline is set.")
         elif source is not None:
             refusals += _wrong_source(file, source)
             size += source.size
@@ -261,7 +173,7 @@ def _refusals(wanted: Wanted, observed: Observed, bring: Sequence[int], reasons:
         refusals.append(observed.room.problem)
     elif bring:
         # Of each file: itself, its record, and what it lies in until it is whole.
-        refusals += lacks(observed.room, size, 2 * len(bring) + 2)
+        refusals += lacks(observed.room, size + observed.needed, 2 * len(bring) + 2)
     return refusals
 
 

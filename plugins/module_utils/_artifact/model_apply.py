@@ -17,17 +17,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf as header
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, model_fetch, place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
     RECORDS,
     ModelError,
     Observed,
     Plan,
     SeenFile,
-    Wanted,
-    WantedFile,
+    is_at_another_commit,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, origin_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,11 @@ def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -
     for index in steps.bring:
         file = wanted.files[index]
         path = place.incoming_path(file.path, RECORDS)
-        if not _kept(file, path):
+        if not model_fetch.kept(file, path):
             size += needs(file, path)
     problems = place.lacks(observed.room, size, 0)
     if problems:
         raise ModelError(" ".join(problems))
-
-
-def _kept(file: WantedFile, path: str) -> str | None:
-    """The sha256 of a part that an earlier run fetched whole, if it is the wanted one."""
-    kept = identity.recorded(path, RECORDS)
-    return kept.sha256 if kept and kept.sha256 == file.sha256 else None
 
 
 def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> dict[int, Staged]:
@@ -137,7 +131,7 @@ def _prove_together(wanted: Wanted, observed: Observed, staged: dict[int, Staged
 def _bring(file: WantedFile, fetch: Fetch, several: bool) -> Staged:
     if file.url:
         path = place.incoming_path(file.path, RECORDS)
-        kept = _kept(file, path)
+        kept = model_fetch.kept(file, path)
         if kept:
             return Staged(path, kept, header.read(path))
         transfer = fetch(file, path)
@@ -240,12 +234,12 @@ def _record(
 
 def _fetched_from(file: WantedFile, transfer: Any) -> dict[str, Any]:
     """What a record says about a fetched file; the validator tells its version at the server, where no sha256 does."""
-    return {"url": file.origin, "validator": transfer.validator}
+    return {**origin_of(file, None), "validator": transfer.validator}
 
 
 def _kept_source(file: WantedFile, observed: Observed, index: int) -> dict[str, Any]:
     """Where a file that stays came from: what the last record says, if it was of this content; or what it equals."""
     seen, source = observed.files[index], observed.sources[index]
-    if source is not None and source.sha256 == seen.sha256:
+    if is_at_another_commit(file, seen) or (source is not None and source.sha256 == seen.sha256):
         return origin_of(file, source)
     return seen.record.source if seen.record and seen.record.sha256 == seen.sha256 else {}

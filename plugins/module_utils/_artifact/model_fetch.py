@@ -10,38 +10,83 @@ The engine is imported where it is used, so that only a run that fetches needs i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, WantedFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import recorded
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import WantedFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import incoming_path
 
 
-def bring(file: WantedFile, path: str) -> Any:
-    """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, Source, fetch
+@dataclass(frozen=True)
+class Network:
+    """How files are fetched. ``max_rate`` in bytes per second; ``hub`` returns the hub.Hub that the model is of."""
 
-    try:
-        return fetch([Source(str(file.url))], path, size=None, sha256=file.sha256)
-    except FetchError as error:
-        # Told by the place that the operator gave: where it lies until then is our affair.
-        raise ModelError(str(error).replace(path, file.path)) from error
+    connections: int = 8
+    max_rate: int | None = None
+    ca_path: str | None = None
+    hub: Callable[[], Any] | None = None
+
+    def bring(self, file: WantedFile, path: str) -> Any:
+        """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
+        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+
+        mirrors = [fetch.Source(mirror) for mirror in file.mirrors]
+        try:
+            return fetch.fetch(
+                [self._source(file), *mirrors],
+                path,
+                size=file.size,
+                sha256=file.sha256,
+                connections=self.connections,
+                max_rate=self.max_rate,
+                ca_path=self.ca_path,
+            )
+        except fetch.FetchError as error:
+            # Told by the place that the operator gave: where it lies until then is our affair.
+            raise ModelError(str(error).replace(path, file.path)) from error
+
+    def needs(self, file: WantedFile, path: str) -> int:
+        """The bytes of disk that fetching the file to ``path`` will still take. Raises ModelError."""
+        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+
+        if file.size is not None and file.sha256:
+            return remaining(file, file.size)
+        try:
+            remote = fetch.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
+        except fetch.FetchError as error:
+            raise ModelError(str(error)) from error
+        return remaining(file, remote.size, remote.validator)
+
+    def _source(self, file: WantedFile) -> Any:
+        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source
+
+        if self.hub is not None and file.hub is not None and file.commit:
+            return self.hub().source(file.hub.repo, file.commit, file.hub.file, file.sha256)
+        return Source(str(file.url))
 
 
-def needs(file: WantedFile, path: str) -> int:
-    """The bytes of disk that fetching the file to ``path`` will still take. Raises ModelError."""
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+def kept(file: WantedFile, path: str) -> str | None:
+    """The sha256 of a part that an earlier run fetched whole to ``path``, if it is the wanted one."""
+    found = recorded(path, RECORDS)
+    return found.sha256 if found and found.sha256 == file.sha256 else None
+
+
+def remaining(file: WantedFile, size: int, validator: str | None = None) -> int:
+    """The bytes of disk that fetching a file of ``size`` bytes will still take: an interrupted run reserved some."""
+    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import content_id
     from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import part_path
 
+    path = incoming_path(file.path, RECORDS)
+    if kept(file, path):
+        return 0
     try:
-        remote = fetch.inspect(fetch.Source(str(file.url)))
-    except fetch.FetchError as error:
-        raise ModelError(str(error)) from error
-    try:
-        # An interrupted run may have reserved it all already.
-        reserved = os.stat(part_path(path, fetch.content_id(file.sha256, remote.validator))).st_blocks * 512
+        reserved = os.stat(part_path(path, content_id(file.sha256, validator))).st_blocks * 512
     except OSError:
         reserved = 0
-    return max(remote.size - reserved, 0)
+    return max(size - reserved, 0)
 
 
 def transfer_of(transfers: Sequence[Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf as header
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_fetch
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import (
     hash_file,
     is_current,
@@ -28,10 +29,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
     Observed,
     Plan,
     SeenFile,
-    Wanted,
-    WantedFile,
+    is_at_another_commit,
     unfit,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import leftovers, room
 
 # Stands in a record beside the summary: one that another reader made is not used. Raise it when summary() changes.
@@ -44,6 +45,7 @@ def observe(wanted: Wanted, foresee: bool = False) -> Observed:
     ``foresee``: also read what a change would read anyway, so that its outcome can be told without it (check mode).
     Raises FileChanged if a file is written to meanwhile.
     """
+    needed = 0
     if wanted.state == "absent":
         files = tuple(_stat(file.path) for file in wanted.files)
         sources: tuple[SeenFile | None, ...] = (None,) * len(files)
@@ -57,7 +59,12 @@ def observe(wanted: Wanted, foresee: bool = False) -> Observed:
             _look_at_source(file, seen, bool(unfit(file, seen) or set_problems), foresee)
             for file, seen in zip(wanted.files, files)
         )
-    return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)), left)
+        needed = sum(
+            model_fetch.remaining(file, file.size)
+            for file, seen in zip(wanted.files, files)
+            if file.size is not None and (unfit(file, seen) or set_problems)
+        )
+    return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)), left, needed)
 
 
 def look(path: str, verify: str = "changed") -> SeenFile:
@@ -151,7 +158,7 @@ def _look_at_source(file: WantedFile, seen: SeenFile, needed: bool, foresee: boo
 def origin_of(file: WantedFile, source: SeenFile | None) -> dict[str, Any]:
     """What a record says about where the file came from."""
     if file.url:
-        return {"url": file.origin}
+        return {"url": file.origin, **(vars(file.hub) if file.hub and file.commit else {})}
     return {"src": file.src, "stamp": list(source.stamp)} if file.src and source else {}
 
 
@@ -179,7 +186,7 @@ def describe(path: str, files: Sequence[SeenFile]) -> dict[str, Any]:
         found = [part for part in parts if part]
         facts = header.summary(found) if found and len(found) == len(files) else dict.fromkeys(header.SUMMARY_KEYS)
     digests = [seen.sha256 for seen in files]
-    source = next((seen.record.source for seen in files if seen.record and seen.sha256 == seen.record.sha256), {})
+    source = next(filter(None, map(_source_of, files)), {})
     return {
         "path": path,
         "state": "present" if there else "absent",
@@ -187,8 +194,15 @@ def describe(path: str, files: Sequence[SeenFile]) -> dict[str, Any]:
         "size": sum(seen.size for seen in there) or None,
         "sha256": digests[0] if len(digests) == 1 else None,
         "source": source.get("url") or source.get("src"),
+        "revision": source.get("revision"),
         **facts,
     }
+
+
+def _source_of(seen: SeenFile) -> dict[str, Any]:
+    """Where the content came from; empty where that is not known."""
+    recorded = seen.record.source if seen.record and seen.sha256 == seen.record.sha256 else {}
+    return seen.source or recorded
 
 
 def foreseen(wanted: Wanted, observed: Observed, steps: Plan) -> tuple[SeenFile, ...]:
@@ -196,11 +210,15 @@ def foreseen(wanted: Wanted, observed: Observed, steps: Plan) -> tuple[SeenFile,
     files = [SeenFile(seen.path) if index in steps.remove else seen for index, seen in enumerate(observed.files)]
     for index in steps.bring:
         file, source = wanted.files[index], observed.sources[index]
-        new = SeenFile(file.path, kind="file", sha256=file.sha256)
+        new = SeenFile(file.path, kind="file", size=file.size or 0, sha256=file.sha256, source=origin_of(file, source))
         if source is not None:
             source = source if source.gguf else with_header(source)
             new = replace(new, size=source.size, gguf=source.gguf, sha256=file.sha256 or source.sha256)
         files[index] = new
+    for index in steps.record:
+        file = wanted.files[index]
+        if is_at_another_commit(file, files[index]):
+            files[index] = replace(files[index], source=origin_of(file, None))
     return tuple(files)
 
 

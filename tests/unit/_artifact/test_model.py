@@ -12,8 +12,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
     Plan,
     SeenFile,
     plan,
-    want,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room
 
 PATH = "/models/m.gguf"
@@ -174,10 +174,10 @@ def test_addresses_are_shown_without_secrets():
 @pytest.mark.parametrize(
     ("seen", "source", "room", "wish", "words"),
     [
-        (ABSENT, None, ROOM, {}, "is not there. No url or src says where to get it from."),
-        (BROKEN, None, ROOM, {}, "It is cut short. No url or src"),
-        (KNOWN, None, ROOM, {"sha256": [B]}, "is wanted. No url or src"),
-        (KNOWN, None, ROOM, {"sha256": [B], "src": PATH}, "is wanted. No url or src"),
+        (ABSENT, None, ROOM, {}, "is not there. No repo, url or src says where to get it from."),
+        (BROKEN, None, ROOM, {}, "It is cut short. No repo, url or src"),
+        (KNOWN, None, ROOM, {"sha256": [B]}, "is wanted. No repo, url or src"),
+        (KNOWN, None, ROOM, {"sha256": [B], "src": PATH}, "is wanted. No repo, url or src"),
         (FOLDER, None, ROOM, {"url": URL}, "It is a folder."),
         (ABSENT, SeenFile(SRC), ROOM, {"src": SRC}, "/share/m.gguf is not there; src must be"),
         (ABSENT, replace(SOURCE, problems=("The source is cut short.",)), ROOM, {"src": SRC}, "The source is cut"),
@@ -228,7 +228,7 @@ def test_parts_that_do_not_belong_together_are_all_brought_again():
 
 
 def test_parts_that_do_not_belong_together_without_a_source():
-    assert "No url or src" in decide_set([KNOWN] * 3, ["Part 2 is of another model."]).refusals[0]
+    assert "No repo, url or src" in decide_set([KNOWN] * 3, ["Part 2 is of another model."]).refusals[0]
 
 
 # Absent

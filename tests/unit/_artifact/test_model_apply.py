@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_observe, place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError, plan, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError, plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import (
     describe,
@@ -23,6 +23,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_
     inventory,
     observe,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 
 CONTENT = build.model()
@@ -223,7 +224,7 @@ def test_the_source_may_be_the_path_itself(path, reads):
     os.link(path, link)
     for one in (path, link):
         assert not run(path, src=str(one), sha256=[digest(CONTENT)]).changed
-    assert "No url or src says where" in refusals(path, src=str(link), sha256=["0" * 64])[0]
+    assert "No repo, url or src says where" in refusals(path, src=str(link), sha256=["0" * 64])[0]
 
 
 def test_an_open_old_file_stays_whole(path, src):
@@ -471,7 +472,7 @@ def test_check_mode_tells_what_a_copy_will_be(path, src):
     told = describe(str(path), foreseen(wanted, observed, plan(wanted, observed)))
     assert not path.parent.exists()
     done = run(path, src=str(src), sha256=[digest(CONTENT)]).model
-    assert told == {**done, "source": None}
+    assert told == done
 
 
 def test_check_mode_has_every_key_for_what_is_not_known(path):

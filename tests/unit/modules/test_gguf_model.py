@@ -18,7 +18,9 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
+from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
 
 CONTENT = build.model()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -207,3 +209,270 @@ def test_examples_use_only_options_that_exist(module):
     assert tasks
     for task in tasks:
         assert set(task) <= set(options)
+
+
+# The model hub
+
+REPO = "unsloth/Tiny-GGUF"
+TOKEN = "hf_neverToBeSeenAnywhere0123456789"
+PARTS = [f"UD-Q2_K_XL/big-{part:05d}-of-00002.gguf" for part in (1, 2)]
+
+
+@pytest.fixture
+def hub(tmp_path):
+    parts = build.split(tmp_path, 2)
+    files = {"tiny.gguf": CONTENT, **dict(zip(PARTS, (part.read_bytes() for part in parts)))}
+    with lab.Hub() as served:
+        served.repo(REPO).commit(files)
+        yield served
+
+
+@pytest.fixture
+def tiny(hub, tmp_path):
+    """Options for the hub's unsplit model."""
+    return {
+        "path": str(tmp_path / "models" / "m.gguf"),
+        "repo": REPO,
+        "file": "tiny.gguf",
+        "endpoint": hub.endpoint,
+    }
+
+
+@pytest.fixture
+def big(tiny, tmp_path):
+    """Options for its split one, by a pattern."""
+    return {**tiny, "path": str(tmp_path / "models" / "b-00002-of-00002.gguf"), "file": "UD-Q2_K_XL/*-of-00002.gguf"}
+
+
+def head(hub):
+    return hub.repos[REPO].branches["main"]
+
+
+def asked_by(hub, call, **args):
+    """The result, and what it asked the hub and its CDN for."""
+    hub.asked.clear()
+    return call(gguf_model, **args), [f"{one.server} {one.method} {one.path.partition('?')[0]}" for one in hub.asked]
+
+
+def test_a_model_of_the_hub_and_what_the_next_run_asks(call, hub, tiny, tmp_path):
+    first = call(gguf_model, **tiny)
+    url = f"{hub.endpoint}/{REPO}/resolve/{head(hub)}/tiny.gguf"
+    assert first["actions"] == [f"Create the folder {tmp_path}/models", f"Fetch {url} to {tiny['path']}"]
+    found = first["model"]
+    assert (found["sha256"], found["revision"], found["source"]) == (SHA256, head(hub), url)
+    assert first["transfer"]["bytes_fetched"] >= len(CONTENT)
+    again, asked = asked_by(hub, call, **tiny)
+    assert (again["changed"], again["model"]) == (False, found)
+    assert asked == [f"hub GET /api/models/{REPO}/revision/main"]
+    pinned, asked = asked_by(hub, call, revision=head(hub), **tiny)
+    assert (pinned["changed"], pinned["model"], asked) == (False, found, [])
+    digest, asked = asked_by(hub, call, sha256=SHA256, **tiny)
+    assert (digest["changed"], digest["model"], asked) == (False, found, [])
+
+
+def test_a_split_model_of_the_hub_is_one_model(call, hub, big, tmp_path):
+    first = call(gguf_model, **big)
+    assert [os.path.basename(one["path"]) for one in first["model"]["files"]] == [
+        "b-00001-of-00002.gguf",
+        "b-00002-of-00002.gguf",
+    ]
+    assert first["model"]["revision"] == head(hub)
+    for args in ({"revision": head(hub)}, {"revision": head(hub), "file": PARTS[0]}):
+        again, asked = asked_by(hub, call, **{**big, **args})
+        assert (again["changed"], again["model"], asked) == (False, first["model"], [])
+
+
+def test_check_mode_asks_but_fetches_nothing_and_foresees_all_the_hub_knows(call, hub, big, tmp_path):
+    told, asked = asked_by(hub, call, check=True, diff=True, **big)
+    assert not (tmp_path / "models").exists()
+    assert not any(one.startswith("cdn") for one in asked)
+    done = call(gguf_model, diff=True, **big)
+    for key in ("changed", "actions", "reasons", "diff"):
+        assert told[key] == done[key]
+    for key in ("files", "size", "sha256", "source", "revision"):
+        assert told["model"][key] == done["model"][key]
+    assert not call(gguf_model, check=True, **big)["changed"]
+
+
+def test_a_branch_that_moves_on_is_followed_where_the_content_is_another(call, hub, tiny):
+    call(gguf_model, **tiny)
+    same = hub.repos[REPO].commit({"tiny.gguf": CONTENT, "more.gguf": b"x"})
+    told = call(gguf_model, check=True, **tiny)
+    kept = call(gguf_model, **tiny)
+    assert (kept["changed"], kept["model"]["revision"]) == (False, same)
+    assert told["model"] == kept["model"]
+    assert asked_by(hub, call, **tiny)[1] == [f"hub GET /api/models/{REPO}/revision/main"]
+    other = build.model(data=build.DATA[::-1])
+    hub.repos[REPO].commit({"tiny.gguf": other})
+    moved = call(gguf_model, **tiny)
+    assert moved["changed"]
+    assert moved["model"]["sha256"] == hashlib.sha256(other).hexdigest()
+    assert "is wanted" in moved["reasons"][0]
+
+
+def test_a_touched_file_is_read_and_kept(call, hub, tiny):
+    call(gguf_model, **tiny)
+    os.utime(tiny["path"])
+    again, asked = asked_by(hub, call, revision=head(hub), **tiny)
+    assert not again["changed"]
+    assert not any(one.startswith("cdn") for one in asked)
+
+
+def test_a_damaged_file_is_fetched_again(call, hub, tiny):
+    call(gguf_model, **tiny)
+    with open(tiny["path"], "r+b") as file:
+        file.seek(len(CONTENT) - 40)
+        file.write(b"\xff")
+    again = call(gguf_model, revision=head(hub), **tiny)
+    assert again["changed"]
+    with open(tiny["path"], "rb") as file:
+        assert file.read() == CONTENT
+
+
+def test_what_the_hub_gives_wrongly_never_appears(call, hub, tiny):
+    hub.switches.flip = len(CONTENT) - 40
+    failed = call(gguf_model, **tiny)
+    assert failed["failed"]
+    assert SHA256 in failed["msg"]
+    assert not os.path.exists(tiny["path"])
+
+
+def test_offline_uses_no_network_and_trusts_only_what_is_proven(call, hub, tiny, monkeypatch):
+    nothing, asked = asked_by(hub, call, offline=True, **tiny)
+    assert "nothing recorded says what" in nothing["msg"]
+    missing, more = asked_by(hub, call, offline=True, sha256=SHA256, **tiny)
+    assert "is not there. It is not fetched, as offline is set." in missing["msg"]
+    first = call(gguf_model, **tiny)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for args in ({}, {"verify": "always"}, {"revision": head(hub)}, {"sha256": SHA256}):
+        found, one = asked_by(hub, call, **tiny, **args)
+        assert (found["changed"], found["model"]) == (False, first["model"])
+        more += one
+    other, one = asked_by(hub, call, revision="0" * 40, **tiny)
+    assert "nothing recorded says what" in other["msg"]
+    with open(tiny["path"], "r+b") as file:
+        file.seek(len(CONTENT) - 40)
+        file.write(b"\xff")
+    damaged, two = asked_by(hub, call, **tiny)
+    assert "is wanted. It is not fetched, as offline is set." in damaged["msg"]
+    assert asked + more + one + two == []
+
+
+def test_offline_holds_for_an_address_too(call, server, tmp_path):
+    failed = call(gguf_model, path=str(tmp_path / "m.gguf"), url=f"{server[0]}/m.gguf", offline=True)
+    assert "It is not fetched, as offline is set." in failed["msg"]
+    assert server[1] == []
+
+
+def test_mirrors_help_and_get_no_token(call, hub, tiny, tmp_path):
+    repo = hub.repos[REPO]
+    repo.gated, repo.readers = True, {TOKEN}
+    with FaultServer(CONTENT) as mirror:
+        mirrors = [mirror.url, f"{mirror.url}/folder/"]
+        found = call(gguf_model, mirrors=mirrors, token=TOKEN, connections=4, **tiny)
+        assert found["model"]["sha256"] == SHA256
+        assert TOKEN not in str([one.headers for one in mirror.requests])
+        assert {one.path for one in mirror.requests} <= {"/file", "/file/folder/m.gguf"}
+
+
+def test_a_mirror_carries_on_where_the_hub_breaks(call, hub, tiny):
+    hub.switches.url_seconds = -1
+    with FaultServer(CONTENT) as mirror:
+        found = call(gguf_model, mirrors=[mirror.url], **tiny)
+    assert found["transfer"]["bytes_from_mirrors"] >= len(CONTENT)
+    assert found["model"]["revision"] == head(hub)
+
+
+def test_the_environment_names_the_hub(call, hub, tiny, monkeypatch):
+    del tiny["endpoint"]
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.endpoint}/")
+    assert call(gguf_model, **tiny)["model"]["source"].startswith(f"{hub.endpoint}/{REPO}/resolve/")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"repo": "a/b/c"}, "repo must be like unsloth/GLM-4.7-Flash-GGUF, and it is 'a/b/c'."),
+        ({"repo": "../b"}, "repo must be like"),
+        ({"file": "m.bin"}, "file must be a path in the repository that ends with .gguf"),
+        ({"file": "../m.gguf"}, "file must be a path in the repository"),
+        ({"endpoint": "ftp://h"}, "endpoint must be an http or https address, and it is 'ftp://h'."),
+        ({"revision": ""}, "revision is empty"),
+        ({"url": "http://h/m.gguf"}, "url and repo are both given, and a model comes from one place."),
+        ({"mirrors": ["h/m.gguf"]}, "mirrors must be an http or https address"),
+        ({"file": "x-00001-of-00002.gguf"}, "Both must be unsplit"),
+        ({"file": "UD-Q2_K_XL/*.gguf"}, "path names 1 file(s)"),
+        ({"file": "*.gguf"}, "means 2 models"),
+        ({"sha256": ["0" * 64]}, f"has the sha256 {SHA256}, and {'0' * 64} is wanted"),
+        ({"file": "Tiny.gguf"}, "Near it: tiny.gguf"),
+    ],
+)
+def test_a_wish_that_cannot_be(call, hub, tiny, tmp_path, args, said):
+    failed = call(gguf_model, **{**tiny, **args})
+    assert said in failed["msg"]
+    assert not (tmp_path / "models").exists()
+
+
+def test_mirrors_need_something_that_tells_they_are_the_same(call, tmp_path):
+    args = {"path": str(tmp_path / "m.gguf"), "mirrors": ["http://h/m.gguf"]}
+    assert "mirrors are given without sha256" in call(gguf_model, url="http://i/m.gguf", **args)["msg"]
+    assert "neither repo nor url is" in call(gguf_model, **args)["msg"]
+
+
+@pytest.mark.parametrize("how", ["token", "token_file"])
+@pytest.mark.parametrize("fault", ["none", "denied", "flipped", "expired", "login_page", "no_file"])
+def test_the_token_is_in_nothing_that_is_written_or_printed(hub, tiny, tmp_path, how, fault):
+    repo = hub.repos[REPO]
+    repo.gated, repo.readers = True, set() if fault == "denied" else {TOKEN}
+    hub.switches.flip = 5 if fault == "flipped" else None
+    hub.switches.url_seconds = -1 if fault == "expired" else 3600
+    hub.switches.login_page = fault == "login_page"
+    secret = tmp_path / "secret"
+    secret.write_text(f"{TOKEN}\n")
+    given = {"token": TOKEN} if how == "token" else {"token_file": str(secret)}
+    args = {**tiny, **given, **({"file": "none.gguf"} if fault == "no_file" else {}), "_ansible_diff": True}
+    program = """
+import json, sys
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model
+with patch_module_args(json.load(sys.stdin)):
+    gguf_model.main()
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(args), capture_output=True, text=True, check=False, env=env
+    )
+    result = json.loads(done.stdout)
+    assert bool(result.get("failed")) == (fault != "none"), result
+    assert TOKEN not in done.stdout + done.stderr
+    secret.unlink()
+    for folder, names, files in os.walk(tmp_path):
+        for name in [*names, *files]:
+            assert TOKEN not in name
+        for name in files:
+            with open(os.path.join(folder, name), "rb") as file:
+                assert TOKEN.encode() not in file.read()
+    assert any(TOKEN in str(one.headers) for one in hub.asked)
+    assert not any(TOKEN in str(one.headers) for one in hub.asked if one.server == "cdn")
+    assert not any(TOKEN in one.path for one in hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot be read"), ("", "holds no token"), ("two words", "holds no token")]
+)
+def test_a_token_file_that_holds_none(call, tiny, tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "secret").write_text(content)
+    failed = call(gguf_model, token_file=str(tmp_path / "secret"), **tiny)
+    assert said in failed["msg"]
+    assert "two words" not in failed["msg"]
+
+
+def test_check_mode_without_the_library_says_so_and_goes_on(call, hub, tiny, monkeypatch):
+    monkeypatch.setattr(gguf_model, "prefer_library", lambda name, home: False)
+    warned = []
+    monkeypatch.setattr(gguf_model.AnsibleModule, "warn", lambda module, words: warned.append(words))
+    told = call(gguf_model, check=True, **tiny)
+    assert told["actions"][-1] == f"Fetch {hub.endpoint}/{REPO}/resolve/main/tiny.gguf to {tiny['path']}"
+    assert "requests is not on the host yet" in warned[0]
+    assert hub.asked == []
