@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,9 +152,10 @@ class Instance:
 
 
 def snapshot(host: Host, *folders: str) -> str:
+    """Of a folder only that it is there: its time is that of the last temporary file in it."""
     found = host.run(
         f"find {' '.join(folders)} -xdev ! -path '*/.ansible*' ! -path '*/.cache*' ! -name '*.log' ! -name '*.pyc'"
-        " ! -name __pycache__ -printf '%p %y %m %u:%g %s %T@ %i\\n' | sort"
+        " ! -name __pycache__ \\( -type d -printf '%p %m %u:%g\\n' -o -printf '%p %y %m %u:%g %s %T@ %i\\n' \\) | sort"
     )
     return found.stdout
 
@@ -209,18 +210,42 @@ def deploy(site: Site) -> Callable[..., Deployed]:
 
 
 @pytest.fixture(scope="session")
-def module(site: Site) -> Callable[..., dict[str, Any]]:
-    """Call one module of the collection; returns its result, with ``failed`` where it failed."""
+def tasks(site: Site) -> Callable[..., list[dict[str, Any]]]:
+    """Call modules of the collection one after the other, as (module, options, check mode), whether they fail or not;
+    returns their results.
+    """
 
-    def call(name: str, /, *words: str, **options: Any) -> dict[str, Any]:
-        argv = [BIN / "ansible", HOST, "-i", INVENTORY, "-e", f"ansible_user={site.login}"]
-        argv += ["-m", f"gpufleet.llamacpp.{name}", "-a", json.dumps(options), *words]
-        environment = {**ENVIRONMENT, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-        done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert "{" in done.stdout, done.stdout + done.stderr
-        return json.loads(done.stdout[done.stdout.index("{") :])
+    def call(calls: Iterable[tuple[str, dict[str, Any], bool]]) -> list[dict[str, Any]]:
+        todo: list[dict[str, Any]] = [
+            {
+                f"gpufleet.llamacpp.{name}": options,
+                "check_mode": check,
+                "register": f"answer_{number}",
+                "ignore_errors": True,
+            }
+            for number, (name, options, check) in enumerate(calls)
+        ]
+        names = ", ".join(task["register"] for task in todo)
+        with tempfile.TemporaryDirectory() as folder:
+            answers, playbook = Path(folder, "answers.json"), Path(folder, "playbook.json")
+            content = f"{{{{ [{names}] | to_json }}}}"
+            todo.append(
+                {"ansible.builtin.copy": {"content": content, "dest": str(answers)}, "delegate_to": "localhost"}
+            )
+            play = {"hosts": HOST, "gather_facts": False, "tasks": todo}
+            playbook.write_text(json.dumps([play]))
+            argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", f"ansible_user={site.login}", playbook]
+            done = subprocess.run(argv, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return json.loads(answers.read_text())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def module(tasks: Callable[..., list[dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
+    """Call one module of the collection; returns its result."""
+    return lambda name, /, **options: tasks([(name, options, False)])[0]
 
 
 @pytest.fixture(scope="session")

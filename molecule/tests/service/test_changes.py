@@ -7,7 +7,7 @@ import re
 import pytest
 
 REASON = "context_size: 8192 -> 4096"
-ONLY = ("-v", "--tags", "llamacpp_instances")
+ONLY = ("--tags", "llamacpp_instances")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +31,7 @@ def test_check_and_diff_name_the_reason_and_touch_nothing(instance, deploy):
 def test_one_restart_for_the_reason_foretold(instance, deploy):
     pid, starts = instance.pid(), instance.starts()
 
-    done = deploy(*ONLY, context_size=4096)
+    done = deploy("-v", *ONLY, context_size=4096)
 
     assert (done.changed, done.failed) == (1, 0), done.output
     assert REASON in done.output
