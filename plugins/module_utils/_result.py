@@ -50,6 +50,9 @@ def diff_of(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> d
 def result(actions: Sequence[Action], resource: Mapping[str, Any], key: str, **more: Any) -> dict[str, Any]:
     """What a module returns: ``changed`` is true exactly when there are actions."""
     reasons = list(dict.fromkeys(action.why for action in actions))
+    if reasons and "diff" in more:
+        # Of all that is returned --diff shows this alone, and whoever reads it wants to know why.
+        more["diff"] = {**more["diff"], "prepared": "".join(f"{reason}\n" for reason in reasons)}
     return {
         "changed": bool(actions),
         "actions": [action.what for action in actions],
