@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,15 @@ from ansible.utils.vars import merge_hash
 # Of a model: where it comes from, which is one of these, and what is said of that place alone. The hub (endpoint,
 # token_file) is a site's, whatever the place.
 SOURCES = ("repo", "url", "src")
+OF_AN_INSTANCE = (
+    *("name", "state", "image", "image_sha256", "pull", "model", "alias", "host", "port", "gpus", "gpu_layers"),
+    *("context_size", "threads", "args", "env", "binds", "api_key_file", "server_path", "manager", "user"),
+    "wait_timeout",
+)
+OF_A_MODEL = (
+    *("path", "repo", "file", "revision", "endpoint", "token_file", "offline", "url", "src", "mirrors", "connections"),
+    *("max_rate", "ca_path", "sha256", "verify"),
+)
 OF_A_SOURCE = ("file", "revision", "mirrors")
 
 
@@ -33,7 +43,8 @@ def declared(
         whole: dict[str, Any] = {}
         for layer in (defaults, entry, (overrides or {}).get(name)):
             whole = _merged(whole, _layer(layer or {}))
-        merged.append({**whole, "name": name, "model": _model(whole.get("model") or {}, models_dir)})
+        model = _model(whole.get("model") or {}, models_dir)
+        merged.append({**_binds(model["path"], models_dir), **whole, "name": name, "model": model})
     problems = _problems(merged)
     if problems:
         raise AnsibleFilterError("The declared instances cannot be deployed: " + " ".join(problems))
@@ -67,6 +78,12 @@ def _model(model: Mapping[str, Any], models_dir: str) -> dict[str, Any]:
     return {**model, "path": path if path.startswith(("/", "~")) or not path else f"{models_dir.rstrip('/')}/{path}"}
 
 
+def _binds(path: str, models_dir: str) -> dict[str, list[str]]:
+    """The folder of models as /models, as the operators' notes have it. For a model elsewhere the module has a bind."""
+    folder = models_dir.rstrip("/")
+    return {"binds": [f"{folder}:/models"]} if folder.startswith("/") and path.startswith(f"{folder}/") else {}
+
+
 def _shape_problems(instances: Any, defaults: Any, overrides: Any) -> list[str]:
     """What is not even a list of mappings, or a mapping of mappings."""
     if isinstance(instances, (str, Mapping)) or not isinstance(instances, Sequence):
@@ -95,6 +112,8 @@ def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
         lacks += [] if entry["model"]["path"] else ["model.path"]
         if lacks:
             problems.append(f"{entry['name'] or 'An instance without a name'} lacks {', '.join(lacks)}.")
+        problems += _unknown(entry, OF_AN_INSTANCE, entry["name"])
+        problems += _unknown(entry["model"], OF_A_MODEL, f"the model of {entry['name']}")
     names = [entry["name"] for entry in instances if entry["name"]]
     problems += [
         f"{names.count(name)} instances have the name {name}." for name in sorted(set(names)) if names.count(name) > 1
@@ -103,6 +122,17 @@ def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
     for port in sorted({port for port in ports if ports.count(port) > 1}):
         who = [entry["name"] for entry in instances if str(entry.get("port")) == port]
         problems.append(f"{', '.join(who[:-1])} and {who[-1]} share the port {port}.")
+    return problems
+
+
+def _unknown(values: Mapping[str, Any], known: Sequence[str], what: str) -> list[str]:
+    """Keys that mean nothing: one letter more, and the server would run without what was meant."""
+    problems = []
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            meant = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}."
+            problems.append(f"{what} has no option {key}. {meant}")
     return problems
 
 

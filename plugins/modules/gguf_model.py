@@ -429,6 +429,8 @@ def run(module: AnsibleModule) -> dict:
         module.no_log_values.add,
     )
     wanted = model_hub.resolve(wish, access)
+    for warning in wanted.warnings:
+        module.warn(warning)
     observed = observe(wanted, foresee=module.check_mode)
     steps = plan(wanted, observed)
     if steps.refusals:

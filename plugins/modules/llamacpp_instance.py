@@ -45,8 +45,8 @@ options:
   image:
     description:
       - Path of a SIF file on the host, absolute or below O(home); or an C(http://) or C(https://) address of one.
-      - A file from an address is put into C(<home>/shared), with the beginning of its sha256 in its name. So the image of
-        the last release stays where it is, and the instance can go back to it.
+      - A file from an address is put into C(<home>/shared), with the beginning of its sha256 in its name. So the image
+        of the last release stays where it is, and the instance can go back to it.
       - Required unless O(state) is V(stopped) or V(absent).
     type: str
   image_sha256:

@@ -120,6 +120,10 @@ def resolve(wanted: Wanted, access: Access) -> Wanted:
             return _filled(wanted, wish, known)
         listed = hub.model_files(wish.repo, at, wish.file)
     except HubError as error:
+        if known and current:
+            # What is there is whole and was proven; that the hub is away is no reason to stop a deploy.
+            kept = f"{error} What was fetched at {known[0].commit} is kept."
+            return replace(_filled(wanted, wish, known), warnings=(*wanted.warnings, kept))
         return replace(wanted, problems=(*wanted.problems, str(error)))
     if len(listed) != len(wanted.files):
         problem = (

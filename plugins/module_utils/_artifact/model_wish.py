@@ -68,6 +68,7 @@ class Wanted:
     problems: tuple[str, ...] = ()  # what is wrong with the wish itself
     hub: HubModel | None = None
     offline: bool = False
+    warnings: tuple[str, ...] = ()  # what the operator should know, and what stops nothing
 
 
 def want(

@@ -16,6 +16,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager im
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action, Refusal
 
+# What every file that the collection writes holds, by which a hand-written run.sh is told from ours.
+MARK = b"gpufleet.llamacpp"
+
 
 @dataclass(frozen=True)
 class Step(Action):
@@ -146,6 +149,15 @@ def _unit(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
 
 def _in_place(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     """Folder, files, record and unit. ``enabled``: whether the unit is to start with the host."""
+    foreign = [path for path, now in observed.files.items() if now is not None and MARK not in now]
+    if foreign and observed.record is None:
+        raise Refusal(
+            [
+                f"name: {path} was not written by this collection and would be lost. Move it away, or choose another "
+                "name."
+                for path in foreign
+            ]
+        )
     steps = []
     if not observed.folder_exists:
         steps.append(Step(f"Create the folder {wanted.folder}", f"{wanted.folder} is not there", "make_folder"))

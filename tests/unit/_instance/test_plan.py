@@ -16,7 +16,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import R
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import FOLDER, a_record, found
 
 RUNNER, SCRIPT = f"{FOLDER}/runner.py", f"{FOLDER}/run.sh"
-FILES = {RUNNER: b"runner", SCRIPT: b"script"}
+FILES = {RUNNER: b"runner, " + plan.MARK, SCRIPT: b"script, " + plan.MARK}
 ON = UnitState(installed=True, enabled=True, active=True, pid=1)
 OFF = UnitState(installed=True)
 
@@ -87,7 +87,7 @@ UNITS = [
 HOSTS = [
     plan.Observed(record, files, folder or record is not None, unit, differences, former, launch)
     for record in RECORDS
-    for files in (FILES, dict.fromkeys(FILES), {**FILES, SCRIPT: b"old"})
+    for files in (FILES, dict.fromkeys(FILES), {**FILES, SCRIPT: b"old, " + plan.MARK})
     for folder in (False, True)
     for unit in UNITS
     for differences in ((), ("x differs",))
@@ -281,3 +281,11 @@ def test_absent() -> None:
 def test_a_state_that_needs_a_spec() -> None:
     with pytest.raises(ValueError, match="state started needs a whole spec"):
         decide("started", None, NOTHING)
+
+
+@pytest.mark.parametrize("state", ["present", "started", "restarted"])
+def test_a_hand_written_script_is_not_replaced(state: str) -> None:
+    seen = replace(NOTHING, folder_exists=True, files={**NOTHING.files, SCRIPT: b"#!/bin/bash\nsingularity exec ..."})
+    with pytest.raises(Refusal, match=f"{SCRIPT} was not written by this collection"):
+        decide(state, wanted(), seen)
+    assert decide(state, wanted(), running(files={**FILES, SCRIPT: b"edited"}))[0].path == SCRIPT

@@ -113,3 +113,14 @@ def test_another_shape(args: tuple[Any, ...], said: str) -> None:
 def test_every_wrong_shape_at_once() -> None:
     said = problem(["x", ONE], 1, {"one": 2})
     assert said.count("has to be a mapping") == 3
+
+
+def test_a_key_that_means_nothing_is_refused() -> None:
+    """It would be left out, and the server would run without what was meant."""
+    wrong = {**ONE, "ctx_size": 1, "gpu": [0], "model": {"path": "a.gguf", "sha": "x"}}
+    with pytest.raises(AnsibleFilterError) as refused:
+        declared([wrong])
+    said = str(refused.value)
+    assert "one has no option ctx_size. Did you mean context_size?" in said
+    assert "one has no option gpu. Did you mean gpus?" in said
+    assert "the model of one has no option sha." in said
