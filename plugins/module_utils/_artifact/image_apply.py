@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carrying out the plan for an image: bring it, prove it, put it in place, learn what it is, record that.
+
+Private to gpufleet.llamacpp; may change at any time.
+
+What is in place is not touched before the new file is whole, proven and synced; a server that has it open keeps it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import (
+    identity,
+    image_build,
+    image_learn,
+    image_sign,
+    place,
+    sif,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
+    ImageError,
+    Observed,
+    Plan,
+    Remote,
+    SeenImage,
+    Wanted,
+    file_source,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network, transfer_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.sif import RECORDS
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The image as it is now. ``source`` and ``facts`` as its record has them; ``transfer`` where one was brought."""
+
+    image: SeenImage
+    source: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] | None = None
+    transfer: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """The new file, whole and synced, before it is in its place; ``source`` is what its record will say."""
+
+    path: str
+    sha256: str
+    source: Mapping[str, Any]
+    transfer: Mapping[str, Any]
+
+
+def apply(wanted: Wanted, observed: Observed, steps: Plan, run: Run, network: Network) -> Applied:
+    """Carry out the plan. Raises ImageError in words."""
+    try:
+        if wanted.state == "absent":
+            return _remove(observed, steps)
+        if steps.bring:
+            return _replace(wanted, observed, run, network)
+        return keep(wanted, observed, steps, run, may_record=True)
+    except (place.PlaceError, identity.FileChanged) as error:
+        raise ImageError(str(error)) from error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise ImageError(f"The host refused: {error.strerror or error}{where}. What was in place still is.") from error
+
+
+def keep(wanted: Wanted, observed: Observed, steps: Plan, run: Run, may_record: bool) -> Applied:
+    """The image that stays, with what its record has or what it says itself; records what is news. Raises OSError."""
+    seen = observed.image
+    facts = image_learn.learned(seen.details)
+    warnings: list[str] = []
+    whole = facts is not None
+    if facts is None:
+        facts, warnings = _learn(observed, run, seen.path, seen.path)
+        whole = not warnings
+    if may_record and (steps.record or (whole and image_learn.learned(seen.details) is None)):
+        since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
+        details = _details(wanted, observed, facts if whole else None, seen.details)
+        seen, more = _record(seen, str(seen.sha256), steps.source, details, since)
+        warnings += more
+    return Applied(seen, steps.source, facts, {}, tuple(warnings))
+
+
+def _remove(observed: Observed, steps: Plan) -> Applied:
+    seen = observed.image
+    if seen.kind != "absent":
+        os.unlink(seen.path)
+    for path in observed.leftovers:
+        if os.path.isdir(path):
+            image_build.remove(path)
+        with suppress(OSError):
+            identity.forget(path, RECORDS)
+        place.discard(path)
+    identity.forget(seen.path, RECORDS)
+    if steps.actions:
+        place.sync_folder(observed.room.folder)
+    return Applied(SeenImage(seen.path))
+
+
+def _replace(wanted: Wanted, observed: Observed, run: Run, network: Network) -> Applied:
+    incoming = place.incoming_path(wanted.path, RECORDS)
+    os.makedirs(os.path.dirname(incoming), mode=0o755, exist_ok=True)
+    origin = wanted.origin.shown if wanted.origin else ""
+    try:
+        if wanted.by_runtime:
+            with image_build.folder(incoming) as folder:
+                return _settle(wanted, observed, run, _build(wanted, observed, run, network, folder), origin)
+        staged = _copy(wanted, observed) if _is_file(wanted) else _fetch(wanted, observed, network, incoming)
+        try:
+            return _settle(wanted, observed, run, staged, origin)
+        except BaseException:
+            place.discard(staged.path)
+            raise
+    finally:
+        place.tidy(os.path.dirname(incoming))
+
+
+def _is_file(wanted: Wanted) -> bool:
+    return wanted.origin is not None and wanted.origin.kind == "file"
+
+
+def _copy(wanted: Wanted, observed: Observed) -> _Staged:
+    if wanted.origin is None:
+        raise ImageError(f"{wanted.path}: no src says where to get it from.")
+    began = time.monotonic()
+    path, sha256 = place.copy(wanted.origin.address, wanted.path, RECORDS)
+    spent = transfer_of(None, time.monotonic() - began)
+    return _Staged(path, sha256, file_source(wanted.origin, observed.source), spent)
+
+
+def _fetch(wanted: Wanted, observed: Observed, network: Network, incoming: str) -> _Staged:
+    remote = observed.remote or Remote()
+    got = network.bring(wanted, remote, incoming)
+    source: dict[str, Any] = {"url": wanted.origin.shown if wanted.origin else None}
+    source.update({"digest": remote.digest} if remote.digest else {"validator": got.validator})
+    return _Staged(incoming, got.sha256, source, transfer_of(got, 0.0))
+
+
+def _build(wanted: Wanted, observed: Observed, run: Run, network: Network, folder: str) -> _Staged:
+    origin, program = wanted.origin, observed.runtime
+    if origin is None or program is None:
+        raise ImageError(f"{wanted.path}: there is nothing to pull it with.")
+    began = time.monotonic()
+    digest = observed.remote.digest if observed.remote else origin.pin
+    address = origin.address
+    if origin.reference is not None:
+        # By digest, so that what comes is what was resolved, whatever becomes of the tag meanwhile.
+        address = f"docker://{replace(origin.reference, digest=digest)}"
+    path = image_build.build(run, program, address, folder, network.credentials, network.no_https)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    sha256 = identity.hash_file(path)
+    source = {"url": origin.shown, **({"digest": digest} if digest else {})}
+    return _Staged(path, sha256, source, transfer_of(None, time.monotonic() - began))
+
+
+def _settle(wanted: Wanted, observed: Observed, run: Run, staged: _Staged, origin: str) -> Applied:
+    """Prove the staged file, ask it what it is, put it in place and record it."""
+    if wanted.sha256 and staged.sha256 != wanted.sha256:
+        raise ImageError(
+            f"{origin} has the sha256 {staged.sha256}, and {wanted.sha256} is wanted. Nothing of it was kept; check "
+            "both, the address and the digest."
+        )
+    problems = sif.problems(staged.path)
+    if problems:
+        # Told by its name at the source: the staged name means nothing to the operator.
+        words = problems[0].partition("image: ")[2].replace(staged.path, f"What came from {origin}")
+        raise ImageError(f"{words} It was not kept.")
+    os.chmod(staged.path, 0o644)  # servers run as other users than the one that brought it
+    if wanted.public_key and observed.runtime:
+        wrong = image_sign.problem(run, observed.runtime, staged.path, wanted.public_key, origin)
+        if wrong:
+            raise ImageError(wrong)
+    facts, warnings = _learn(observed, run, staged.path, wanted.path)
+    details = _details(wanted, observed, None if warnings else facts, {})
+    size = os.stat(staged.path).st_size
+    identity.settle(staged.path)
+    place.install(staged.path, wanted.path)
+    seen = SeenImage(wanted.path, kind="file", size=size, sha256=staged.sha256)
+    seen, more = _record(seen, staged.sha256, staged.source, details, None)
+    return Applied(seen, staged.source, facts, staged.transfer, (*warnings, *more))
+
+
+def _learn(observed: Observed, run: Run, path: str, shown: str) -> tuple[dict[str, Any], list[str]]:
+    if observed.runtime is None:
+        words = f"This host has neither apptainer nor singularity, so {shown} could not be asked what it is."
+        return dict.fromkeys(image_learn.KEYS), [words]
+    return image_learn.learn(run, observed.runtime, path, shown)
+
+
+def _details(
+    wanted: Wanted, observed: Observed, facts: Mapping[str, Any] | None, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the record keeps: what was learned, if all was, and the key that the signature was verified with."""
+    details: dict[str, Any] = {"reader": image_learn.READER, **facts} if facts else {}
+    signed_by = observed.key if wanted.public_key else before.get("signed_by")
+    return {**details, **({"signed_by": signed_by} if signed_by else {})}
+
+
+def _record(
+    seen: SeenImage, sha256: str, source: Mapping[str, Any], details: Mapping[str, Any], since: int | None
+) -> tuple[SeenImage, list[str]]:
+    """Record the image; a folder that takes no record costs only time."""
+    try:
+        record = identity.record(seen.path, RECORDS, sha256, source, details, since)
+    except OSError as error:
+        return seen, [
+            f"{seen.path} could not be recorded as verified ({error.strerror}), so the next run reads it again. "
+            f"The folder {os.path.dirname(seen.path)} has to be writable for the user {os.geteuid()}."
+        ]
+    return replace(seen, record=record, trusted=True), []
