@@ -34,7 +34,6 @@ RECOVERY_ACTION_FIELD = 230
 P2P_READ, P2P_NVLINK = 0, 2  # as numbers: pynvml 13.615's NVML_P2P_CAPS_INDEX_READ is a tuple by mistake
 
 
-
 def library_present() -> bool:
     """Whether the driver's library can be loaded. It is not initialised: as root that could make device nodes."""
     try:
