@@ -30,3 +30,24 @@ def test_logout_of_the_last_session(instance, host):
     assert "active" not in host.run("loginctl show-user operator -p State --value").stdout
     assert instance.pid() == pid
     assert instance.health() == 200
+
+
+def test_a_server_without_supervisord_gets_one_by_the_next_deploy(instance, host, deploy):
+    host.check_output("kill -9 $(cat /home/operator/llamacpp/run/supervisord.pid)")
+    assert instance.health() == 200
+
+    done = deploy("--diff", "--tags", "llamacpp_instances")
+
+    assert (done.changed, done.failed) == (1, 0), done.output
+    assert "the server runs, but supervisord does not" in done.output
+    assert "supervisord" in instance.parents()[2]
+
+
+def test_a_server_without_supervisord_can_be_restarted_by_hand(instance, host):
+    host.check_output("kill -9 $(cat /home/operator/llamacpp/run/supervisord.pid)")
+
+    restarted = instance.script("restart")
+
+    assert restarted.rc == 0, restarted
+    assert "supervisord" in instance.parents()[2]
+    assert instance.health() == 200
