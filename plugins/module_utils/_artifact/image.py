@@ -114,8 +114,8 @@ def want(
 ) -> Wanted:
     """The wish in canonical form; what is wrong with it is kept in it."""
     problems: list[str] = []
-    if not path.startswith("/") or path.endswith("/"):
-        problems.append(f"path must be the absolute path of a file, and it is {path!r}.")
+    if not path.startswith("/") or path.endswith("/") or ".." in path.split("/"):
+        problems.append(f"path must be the absolute path of a file, without '..', and it is {path!r}.")
     origin = None
     if state == "present" and src is not None:
         try:

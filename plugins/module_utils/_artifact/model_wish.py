@@ -110,8 +110,8 @@ def want(
     except GgufError as error:
         problems.append(str(error))
         paths = [path]
-    if not path.startswith("/") or path.endswith("/"):
-        problems.append(f"path must be the absolute path of a file, and it is {path!r}.")
+    if not path.startswith("/") or path.endswith("/") or ".." in path.split("/"):
+        problems.append(f"path must be the absolute path of a file, without '..', and it is {path!r}.")
     urls: list[str | None] = [None] * len(paths)
     sources, digests = list(urls), list(urls)
     if state == "present":

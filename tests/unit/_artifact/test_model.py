@@ -63,6 +63,7 @@ def test_any_part_of_a_split_model_means_all():
     [
         ({"path": "models/m.gguf"}, "path must be the absolute path"),
         ({"path": "/models/"}, "path must be the absolute path"),
+        ({"path": "/models/../m.gguf"}, "without '..'"),
         ({"path": "/m/x-00009-of-00002.gguf"}, "parts are counted from 1 to 2"),
         ({"url": "ftp://h/m.gguf"}, "url must be an http or https address"),
         ({"url": "https:///m.gguf"}, "url must be an http or https address"),
