@@ -259,7 +259,7 @@ def test_a_new_part_has_no_journal(tmp_path: Path) -> None:
 def test_who_lost_a_piece_does_not_write(tmp_path: Path) -> None:
     pieces = Pieces(10, 10, {})
     place = Place(Source("http://a/"), False)
-    with (tmp_path / "file").open("w+b") as file, pieces.changed:
+    with pieces.changed, (tmp_path / "file").open("w+b") as file:
         piece = pieces.take("first", place)
         assert piece is not None and piece.write("first", file.fileno(), memoryview(b"12345"))
         piece.owner = "second"

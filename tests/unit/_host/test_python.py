@@ -83,7 +83,7 @@ def test_there_is_no_such_environment(host: dict[str, Any]) -> None:
 
 def test_has_library_knows_the_import_names(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(python.importlib.util, "find_spec", lambda name: asked.append(name))
+    monkeypatch.setattr(python.importlib.util, "find_spec", asked.append)
     assert not python.has_library("nvidia-ml-py")
     assert not python.has_library("requests")
     assert asked == ["pynvml", "requests"]
