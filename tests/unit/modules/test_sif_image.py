@@ -42,9 +42,16 @@ def fake(monkeypatch):
 def call(capsys, fake):
     def run(check=False, diff=False, **args):
         given = {**args, "_ansible_check_mode": check, "_ansible_diff": diff}
-        with patch_module_args(given), pytest.raises(SystemExit):
+        warned = []
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            patch_module_args(given),
+            pytest.raises(SystemExit),
+        ):
+            # Ansible keeps the warnings of a process, and these are many modules in one process.
+            patch.setattr(sif_image.AnsibleModule, "warn", lambda module, text, **more: warned.append(text))
             sif_image.main()
-        return json.loads(capsys.readouterr().out)
+        return {**json.loads(capsys.readouterr().out), "warnings": warned}
 
     return run
 
