@@ -162,6 +162,7 @@ requirements:
   - requests, on the host, in C(<home>/venv) or in the Python that runs the module; only when something is started
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
+  - gpufleet.llamacpp.attributes.actiongroup
 attributes:
   check_mode:
     support: full

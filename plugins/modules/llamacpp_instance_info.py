@@ -27,6 +27,7 @@ requirements:
   - nvidia-ml-py, on the host, in C(<home>/venv) or in the Python that runs the module; only for the memory on the GPUs
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
+  - gpufleet.llamacpp.attributes.actiongroup
   - gpufleet.llamacpp.attributes.info_module
 seealso:
   - module: gpufleet.llamacpp.llamacpp_instance

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from state import LabError
@@ -24,7 +25,11 @@ KEEPER = Path(__file__).resolve().parent / "keeper.py"
 class Group:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.folders = [root / name for root in _roots()]
+
+    @cached_property
+    def folders(self) -> list[Path]:
+        """The group in each hierarchy. Looked for when it is needed, so that a machine without any is told in words."""
+        return [root / self.name for root in _roots()]
 
     @staticmethod
     def all(prefix: str) -> list[Group]:

@@ -22,6 +22,7 @@ def test_everything_belongs_to_the_operator(host):
 def test_logout_of_the_last_session(instance, host):
     pid = instance.pid()
 
+    # The host has process numbers of its own, so this ends its logins and nobody else's.
     host.check_output("pkill -f '^sshd-session: operator'")
     instance.wait(lambda: host.run("pgrep -f '^sshd-session: operator'").rc == 1, "the end of the sessions")
     # What logind does some seconds later, where a user does not linger.

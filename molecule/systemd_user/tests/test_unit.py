@@ -23,6 +23,7 @@ def test_there_is_neither_supervisord_nor_a_crontab(host):
 def test_logout_of_the_last_session(instance, host):
     pid = instance.pid()
 
+    # The host has process numbers of its own, so this ends its logins and nobody else's.
     host.check_output("pkill -f '^sshd-session: operator'")
     instance.wait(lambda: host.run("pgrep -f '^sshd-session: operator'").rc == 1, "the end of the sessions")
 

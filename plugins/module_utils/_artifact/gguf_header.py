@@ -194,7 +194,7 @@ class _Reader:
             buffer, position, done = self.buffer, self.position, 0
             # No comparison a string: the window's end announces itself.
             with suppress(struct.error, OverflowError):
-                for done in range(count):  # noqa: B007
+                for done in range(count):  # noqa: B007 - how far it came is read behind the loop
                     position += 8 + length_at(buffer, position)[0]
                 done = count
             count -= done

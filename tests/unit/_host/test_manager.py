@@ -434,34 +434,22 @@ def test_supervisor_stop_ends_what_supervisord_cannot(home: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("requested", "root", "booted", "lingers", "allowed", "may_change", "chosen"),
+    ("requested", "root", "booted", "lingers", "chosen"),
     [
-        ("auto", True, True, False, False, False, "systemd"),
-        ("auto", True, False, False, False, False, "supervisor"),
-        ("auto", False, True, True, False, False, "systemd_user"),
-        ("auto", False, True, False, True, False, "supervisor"),
-        ("auto", False, True, False, True, True, "systemd_user"),
-        ("auto", False, True, False, False, True, "supervisor"),
-        ("auto", False, False, False, False, False, "supervisor"),
-        ("systemd", True, True, False, False, False, "systemd"),
-        ("systemd", False, True, True, True, True, "needs root"),
-        ("systemd", True, False, False, False, False, "not the init"),
-        ("systemd_user", False, True, True, False, False, "systemd_user"),
-        ("systemd_user", False, True, False, True, True, "systemd_user"),
-        (
-            "systemd_user",
-            False,
-            True,
-            False,
-            False,
-            True,
-            "not change that: Could not enable linger: Access denied",
-        ),
-        ("systemd_user", False, True, False, True, False, "does not linger"),
-        ("systemd_user", True, True, True, True, True, "as root"),
-        ("supervisor", False, True, True, True, True, "supervisor"),
-        ("supervisor", True, False, False, False, False, "supervisor"),
-        ("runit", False, True, True, True, True, "no manager 'runit'"),
+        ("auto", True, True, False, "systemd"),
+        ("auto", True, False, False, "not the init"),
+        ("auto", False, True, True, "systemd_user"),
+        ("auto", False, True, False, "supervisor"),
+        ("auto", False, False, False, "supervisor"),
+        ("systemd", True, True, False, "systemd"),
+        ("systemd", False, True, True, "needs root"),
+        ("systemd", True, False, False, "not the init"),
+        ("systemd_user", False, True, True, "systemd_user"),
+        ("systemd_user", False, True, False, "does not linger"),
+        ("systemd_user", True, True, True, "as root"),
+        ("supervisor", False, True, True, "supervisor"),
+        ("supervisor", True, True, False, "supervisor"),
+        ("runit", False, True, True, "no manager 'runit'"),
     ],
 )
 def test_select(
@@ -469,8 +457,6 @@ def test_select(
     root: bool,
     booted: bool,
     lingers: bool,
-    allowed: bool,
-    may_change: bool,
     chosen: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -485,15 +471,15 @@ def test_select(
     monkeypatch.setattr(manager, "BOOTED", str(tmp_path) if booted else str(tmp_path / "no"))
     monkeypatch.setattr(manager, "LINGERING", str(tmp_path / "linger"))
     monkeypatch.setattr(manager, "runtime_folder", lambda: str(tmp_path / "run"))
-    run = Commands(**{"enable-linger": (0, "", "") if allowed else (1, "", "Could not enable linger: Access denied")})
+    run = Commands()
     try:
-        found = manager.select(requested, home="/h", run=run, may_change=may_change)
+        found = manager.select(requested, home="/h", run=run)
     except manager.ManagerError as error:
         assert chosen in str(error)
     else:
         assert found.name == chosen
         assert bool(found.notes) == (requested == "auto" and chosen == "supervisor")
-    assert bool(run.seen) <= may_change
+    assert run.seen == []
 
 
 def test_select_wants_a_running_user_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,12 +30,11 @@ BOOTED = "/run/systemd/system"  # there if and only if systemd is the host's ini
 LINGERING = "/var/lib/systemd/linger"  # one file for each user who lingers, loginctl(1)
 
 
-def select(requested: str, *, home: str, run: Run, may_change: bool = False) -> Manager:
+def select(requested: str, *, home: str, run: Run) -> Manager:
     """The manager that is meant by ``auto``, ``systemd``, ``systemd_user`` or ``supervisor``.
 
     ``auto`` is systemd with root, systemd_user where the user lingers, else supervisor; ``notes`` of the result tell
-    why not something better. With ``may_change`` lingering is switched on if the host lets the user do that. Raises
-    ManagerError where the manager that was asked for cannot work here.
+    why not something better. Changes nothing. Raises ManagerError where what was asked for cannot work here.
     """
     if requested not in ("auto", "systemd", "systemd_user", "supervisor"):
         raise ManagerError(f"there is no manager {requested!r}: choose auto, systemd, systemd_user or supervisor")
@@ -47,10 +46,10 @@ def select(requested: str, *, home: str, run: Run, may_change: bool = False) -> 
         if not problem:
             return Systemd(run)
     else:
-        problem = no_systemd_user(run, root, may_change)
+        problem = no_systemd_user(root)
         if not problem:
             return SystemdUser(run)
-    if requested != "auto":
+    if requested != "auto" or root:
         raise ManagerError(problem)
     fallback = Supervisor(run, home)
     fallback.notes = (problem,)
@@ -64,7 +63,7 @@ def no_systemd(root: bool) -> str:
     return "" if root else "a unit of the host needs root; without it, use systemd_user or supervisor"
 
 
-def no_systemd_user(run: Run, root: bool, may_change: bool) -> str:
+def no_systemd_user(root: bool) -> str:
     """Why a unit of the calling user is not possible; '' if it is."""
     user = user_name(os.getuid())
     if not os.path.isdir(BOOTED):
@@ -72,12 +71,10 @@ def no_systemd_user(run: Run, root: bool, may_change: bool) -> str:
     if root:
         return "root has units of the host; a unit of root's own would run the server as root"
     if not os.path.exists(os.path.join(LINGERING, user)):
-        problem = f"the user {user} does not linger, so units of theirs end with the last login"
-        if not may_change:
-            return problem + f" (`loginctl enable-linger {user}`, if this site allows it)"
-        code, out, err = run(["loginctl", "enable-linger"])
-        if code:
-            return f"{problem}, and may not change that: {err.strip() or out.strip()}"
+        return (
+            f"the user {user} does not linger, so units of theirs end with the last login "
+            f"(`loginctl enable-linger {user}`, if this site allows it)"
+        )
     if not os.path.exists(os.path.join(runtime_folder(), "systemd/private")):
         return f"the systemd of the user {user} is not running (no {runtime_folder()}/systemd/private)"
     return ""
