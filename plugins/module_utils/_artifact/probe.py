@@ -62,7 +62,7 @@ def probe(
     finally:
         client.close()
     if not whole:
-        raise FetchError(f"nothing to fetch from: {reasons(places)}")
+        raise FetchError(f"nothing to fetch from: {reasons(places)}. Check the address and the access to it")
     return whole[0][0], [place for dummy, place in whole]
 
 

@@ -76,7 +76,9 @@ def argument_problems(spec: Spec, argv: Sequence[str], run: Run) -> list[str]:
         return [f"image: {spec.image} cannot be run on this host: {'; '.join(errors)}. Try: {argv[0]} exec IMAGE true"]
     unknown = [line.rpartition(INVALID)[2] for line in errors if INVALID in line]
     if not unknown:
-        return [f"args: llama-server in {spec.image} refuses its command line: {'; '.join(errors)}. Correct it."]
+        # C++'s own words for a value that is no number, as llama-server repeats them.
+        said_plainly = "; ".join(re.sub(r": sto[a-z]+$", ": a number is expected", line) for line in errors)
+        return [f"args: llama-server in {spec.image} refuses its command line: {said_plainly}. Correct it."]
     known = _options(argv[: argv.index(spec.image) + 2], run)
     return [f"args: the llama-server in {spec.image} {_meant(word, known)}" for word in unknown]
 

@@ -71,7 +71,7 @@ def test_a_value_for_an_option_that_takes_none() -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ('warn: x\nerror while handling argument "--top-k": stoi\n\nusage:\n--top-k N\n', '"--top-k": stoi. Correct'),
+        ('warn: x\nerror while handling argument "--top-k": stoi\n\nusage:\n--top-k N\n', '"--top-k": a number is expected. Correct'),
         ("FATAL:   could not open image\n", "FATAL:   could not open image. Correct"),
         ("one\ntwo\nthree\nfour\n", "line: two; three; four. Correct"),
         ("", "line: exit status 1. Correct"),
@@ -131,3 +131,11 @@ def test_the_port_of_another_instance_though_it_does_not_run(home: str, tmp_path
     assert preflight.port_problems(a_spec(), home, None) == [
         "port: 4403 belongs to the instance other of this host. Choose another."
     ]
+
+
+def test_a_value_that_is_no_number_is_called_that() -> None:
+    said = 'error while handling argument "--temp": stof\n\nusage:\n--temp N\n'
+    (problem,) = preflight.argument_problems(
+        a_spec(), ["apptainer", "exec", "/x.sif", "llama-server"], lambda argv: (1, "", said)
+    )
+    assert 'handling argument "--temp": a number is expected. Correct it.' in problem
