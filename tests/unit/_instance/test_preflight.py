@@ -71,7 +71,10 @@ def test_a_value_for_an_option_that_takes_none() -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ('warn: x\nerror while handling argument "--top-k": stoi\n\nusage:\n--top-k N\n', '"--top-k": a number is expected. Correct'),
+        (
+            'warn: x\nerror while handling argument "--top-k": stoi\n\nusage:\n--top-k N\n',
+            '"--top-k": a number is expected. Correct',
+        ),
         ("FATAL:   could not open image\n", "FATAL:   could not open image. Correct"),
         ("one\ntwo\nthree\nfour\n", "line: two; three; four. Correct"),
         ("", "line: exit status 1. Correct"),
