@@ -11,7 +11,7 @@ short_description: Show the NVIDIA GPUs of a host and who uses them
 version_added: 0.1.0
 description:
   - Asks NVIDIA's management library (NVML) about every GPU of the host, how much of its memory is in use, the processes
-    on it with their owner and command, its compute mode, MIG and ECC state, and how the GPUs are linked.
+    on it with their owner and command, its compute mode, MIG and ECC state, what its driver wants done after an Xid error, and how the GPUs are linked.
   - A GPU that is lost or does not answer is in the list with its own RV(gpus[].error). It does not hide the other GPUs.
   - On a host without NVIDIA GPUs the list is empty, RV(reason) says why, and nothing of NVIDIA's is needed.
   - A driver that is there but does not work fails the task, with the cause and the remedy. So does a driver that does
@@ -150,6 +150,21 @@ gpus:
       returned: success
       type: int
       sample: 0
+    remapped_rows:
+      description: Rows of the memory that were replaced for good after errors. V(null) where the GPU cannot tell.
+      returned: success
+      type: int
+      sample: 0
+    remapping_pending:
+      description: Whether more rows wait for the next reset of the GPU to be replaced. V(null) where it cannot tell.
+      returned: success
+      type: bool
+      sample: false
+    remapping_failed:
+      description: Whether a row could not be replaced, so that the GPU needs service. V(null) where it cannot tell.
+      returned: success
+      type: bool
+      sample: false
     recovery_action:
       description:
         - What the driver asks for after an error that it logged as an Xid. V(none) on a healthy GPU, else V(gpu_reset),

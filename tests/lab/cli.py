@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,8 +81,14 @@ def parser() -> argparse.ArgumentParser:
     ssh.usage = "lab ssh HOST [--root] [CMD ...]"
     ssh.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER, help="--root before it: as root")
     gpu = verb("gpu", "what a host's GPUs show (state file: tests/lab/gpu/README.md)", host=True)
-    gpu.add_argument("action", choices=["show", "set", "unset"], help="unset: back to the defaults")
-    gpu.add_argument("file", metavar="FILE", nargs="?", default="-", help="the state to set; - is standard input")
+    gpu.add_argument("action", choices=["show", "set", "unset", "auto"], help="unset: back to the defaults")
+    gpu.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="-",
+        help="of set: the state, - is standard input; of auto: off, rss or MiB, which servers show up on the GPUs",
+    )
     return top
 
 
@@ -142,6 +149,11 @@ def change(lab: Lab, arguments: argparse.Namespace) -> None:
         fleet.reset(lab, host)
     elif arguments.verb in ("cut", "join"):
         host.set_cable("down" if arguments.verb == "cut" else "up")
+    elif arguments.verb == "gpu" and arguments.action == "auto":
+        if not re.fullmatch("off|rss|[0-9]+", arguments.file):
+            raise LabError(f"`lab gpu {host.name} auto {arguments.file}`: off, rss or a number of MiB")
+        kept = [line for line in (host.gpu_state() or "").splitlines() if line.split()[:1] != ["auto"]]
+        host.set_gpu_state("".join(f"{line}\n" for line in [*kept, f"auto {arguments.file}"]))
     elif arguments.verb == "gpu":
         text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text()
         host.set_gpu_state(None if arguments.action == "unset" else text)

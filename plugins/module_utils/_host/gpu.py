@@ -77,6 +77,9 @@ class Gpu:
     ecc: bool | None = None
     ecc_corrected: int | None = None  # errors since the driver was loaded
     ecc_uncorrected: int | None = None
+    remapped_rows: int | None = None  # of the memory, replaced for ever after errors
+    remapping_pending: bool | None = None  # more are replaced at the next reset
+    remapping_failed: bool | None = None
     recovery_action: str | None = None  # what the driver wants done after an Xid error, "none" on a healthy GPU
     nvlinks: int | None = None  # active ones
     processes: tuple[GpuProcess, ...] = ()

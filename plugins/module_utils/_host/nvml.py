@@ -92,6 +92,10 @@ def _gpu(index: int, handles: dict[int, Any]) -> dict[str, Any]:
         volatile = pynvml.NVML_VOLATILE_ECC
         gpu["ecc_corrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 0, volatile)
         gpu["ecc_uncorrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 1, volatile)
+        rows = _optional(pynvml.nvmlDeviceGetRemappedRows, handle)
+        gpu["remapped_rows"] = None if rows is None else rows[0] + rows[1]
+        gpu["remapping_pending"] = None if rows is None else bool(rows[2])
+        gpu["remapping_failed"] = None if rows is None else bool(rows[3])
         rates = _optional(pynvml.nvmlDeviceGetUtilizationRates, handle)
         gpu["utilization"] = None if rates is None else rates.gpu
         gpu["recovery_action"] = _recovery_action(handle)

@@ -21,11 +21,14 @@
 #define MAX_GPUS 16u
 #define MAX_PROCESSES 128u
 #define MIB (1024ull * 1024ull)
+#define CUDA_MIB 512u // what CUDA takes on each GPU beside what the program asks for
 #define NO_MIG_ID 0xFFFFFFFFu
 #define MEMORY_V2 0x02000028u
 #define LINKS_TO_EACH_PEER 6u // four H200 NVL on one bridge: 18 links, 6 to each of the other three
 #define LINKS_PER_GPU 18u
 #define FIELD_RECOVERY_ACTION 230u
+
+enum { AUTO_OFF = -1, AUTO_RSS = -2 };
 
 // Return codes of nvml.h.
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7,
@@ -39,6 +42,7 @@ struct gpu {
     unsigned compute_mode;
     unsigned long long corrected, uncorrected;
     unsigned recovery, unlinked; // unlinked: bit i is set when there is no NVLink to GPU i
+    unsigned remapped[4]; // rows for corrected errors, for uncorrected ones, whether more wait for a reset, or failed
 };
 
 struct process { unsigned gpu, pid; unsigned long long mib; };
@@ -49,7 +53,7 @@ struct state {
     unsigned hang, count, process_count;
     struct gpu gpus[MAX_GPUS];
     struct process processes[MAX_PROCESSES];
-    long long auto_mib; // -1: not in auto mode
+    long long auto_mib; // or one of the two below
 };
 
 // The structures of nvml.h that the calls below fill.
@@ -70,7 +74,7 @@ static void defaults(struct state *s)
     strcpy(s->driver, "590.48.01");
     strcpy(s->nvml, "13.590.48.01");
     s->cuda = 13010;
-    s->auto_mib = -1;
+    s->auto_mib = AUTO_OFF;
     s->count = 4;
     for (unsigned i = 0; i < MAX_GPUS; i++) {
         struct gpu *g = &s->gpus[i];
@@ -125,10 +129,24 @@ static unsigned visible_to(const struct state *s, const char *pid)
     return mask;
 }
 
+// MiB of memory that a process really holds, on the CPU.
+static unsigned long long resident(const char *pid)
+{
+    char path[64], line[128] = "";
+    unsigned long long pages = 0;
+    snprintf(path, sizeof path, "/proc/%.20s/statm", pid);
+    FILE *f = fopen(path, "re");
+    if (f && fgets(line, sizeof line, f))
+        sscanf(line, "%*u %llu", &pages);
+    if (f)
+        fclose(f);
+    return pages * (unsigned long long)sysconf(_SC_PAGESIZE) / MIB;
+}
+
 // Puts every live process named llama-server on the GPUs that it sees, as a driver would.
 static void find_servers(struct state *s)
 {
-    DIR *proc = s->auto_mib < 0 ? NULL : opendir("/proc");
+    DIR *proc = s->auto_mib == AUTO_OFF ? NULL : opendir("/proc");
     for (struct dirent *d; proc && (d = readdir(proc));) {
         char path[64], stat[64] = "";
         if (!isdigit((unsigned char)d->d_name[0]))
@@ -141,12 +159,17 @@ static void find_servers(struct state *s)
         fclose(f);
         if (!name || strchr("ZX", name[16])) // a dead process holds no memory
             continue;
-        unsigned mask = visible_to(s, d->d_name);
+        unsigned mask = visible_to(s, d->d_name), seen = 0;
+        for (unsigned i = 0; i < s->count; i++)
+            seen += mask >> i & 1u;
+        unsigned long long mib = (unsigned long long)s->auto_mib;
+        if (s->auto_mib == AUTO_RSS && seen)
+            mib = resident(d->d_name) / seen + CUDA_MIB;
         for (unsigned i = 0; i < s->count && s->process_count < MAX_PROCESSES; i++)
             if (mask & (1u << i)) {
                 s->processes[s->process_count++] =
-                    (struct process){i, (unsigned)strtoul(d->d_name, NULL, 10), (unsigned long long)s->auto_mib};
-                s->gpus[i].used += (unsigned long long)s->auto_mib;
+                    (struct process){i, (unsigned)strtoul(d->d_name, NULL, 10), mib};
+                s->gpus[i].used += mib;
             }
     }
     if (proc)
@@ -163,8 +186,12 @@ static int read_line(struct state *s, const char *line)
         return 1;
     if (sscanf(line, "driver %79s", s->driver) == 1 || sscanf(line, "nvml %79s", s->nvml) == 1 ||
         sscanf(line, "cuda %d", &s->cuda) == 1 || sscanf(line, "init_rc %d", &s->init_rc) == 1 ||
-        sscanf(line, "hang %u", &s->hang) == 1 || sscanf(line, "auto %lld", &s->auto_mib) == 1)
+        sscanf(line, "hang %u", &s->hang) == 1 || (sscanf(line, "auto %lld", &s->auto_mib) == 1 && s->auto_mib >= 0))
         return 1;
+    if (strcmp(line, "auto off\n") == 0 || strcmp(line, "auto rss\n") == 0) {
+        s->auto_mib = line[5] == 'o' ? AUTO_OFF : AUTO_RSS;
+        return 1;
+    }
     if (sscanf(line, "count %u", &a) == 1 && a <= MAX_GPUS) {
         s->count = a;
     } else if (sscanf(line, "gpu %u %79s %31s %llu %llu %llu %u %d %d %u %d %95[^\n]", &a, g.uuid, g.bus, &g.total,
@@ -180,6 +207,9 @@ static int read_line(struct state *s, const char *line)
         s->gpus[a].corrected = g.corrected;
         s->gpus[a].uncorrected = g.uncorrected;
         s->gpus[a].recovery = g.recovery;
+    } else if (sscanf(line, "remapped %u %u %u %u %u", &a, &g.remapped[0], &g.remapped[1], &g.remapped[2],
+                      &g.remapped[3]) == 5 && a < MAX_GPUS) {
+        memcpy(s->gpus[a].remapped, g.remapped, sizeof g.remapped);
     } else if (sscanf(line, "nolink %u %u", &a, &b) == 2 && a < MAX_GPUS && b < MAX_GPUS) {
         s->gpus[a].unlinked |= 1u << b;
         s->gpus[b].unlinked |= 1u << a;
@@ -203,7 +233,7 @@ static int load(struct state *s)
         return UNKNOWN;
     }
     if (!f)
-        s->auto_mib = 512;
+        s->auto_mib = AUTO_RSS;
     for (unsigned number = 1; f && fgets(line, sizeof line, f); number++)
         if (!read_line(s, line)) {
             fprintf(stderr, "fakenvml: %s line %u is not understood: %s", path, number, line);
@@ -347,6 +377,19 @@ EXPORT int nvmlDeviceGetTotalEccErrors(handle device, unsigned type, unsigned co
         return NOT_SUPPORTED;
     *errors = type ? g->uncorrected : g->corrected;
     return type > 1 || counter > 1 ? INVALID_ARGUMENT : OK;
+}
+
+EXPORT int nvmlDeviceGetRemappedRows(handle device, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
+                                     unsigned *failed)
+{
+    GPU(device);
+    if (g->ecc < 0)
+        return NOT_SUPPORTED;
+    *corrected = g->remapped[0];
+    *uncorrected = g->remapped[1];
+    *pending = g->remapped[2];
+    *failed = g->remapped[3];
+    return OK;
 }
 
 // Only the field that says what the driver wants done after an Xid error.

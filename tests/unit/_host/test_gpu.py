@@ -87,6 +87,9 @@ def test_four_gpus_with_everything_that_is_asked(host: Write) -> None:
         ecc=True,
         ecc_corrected=0,
         ecc_uncorrected=0,
+        remapped_rows=0,
+        remapping_pending=False,
+        remapping_failed=False,
         recovery_action="none",
         nvlinks=18,
     )
@@ -111,7 +114,7 @@ def test_processes_with_owner_and_command(host: Write) -> None:
 
 
 def test_states_that_decide_whether_a_gpu_can_be_used(host: Write) -> None:
-    host(line(0, mode=3), line(1, mode=2), line(2, mig=1), line(3, mig=-1, ecc=-1), "errors 0 7 2 1")
+    host(line(0, mode=3), line(1, mode=2), line(2, mig=1), line(3, mig=-1, ecc=-1), "errors 0 7 2 1", "remapped 1 1 2 1 0")
     found = gpu.read_gpus()
     assert [one.compute_mode for one in found] == ["exclusive_process", "prohibited", "default", "default"]
     assert [one.mig for one in found] == [False, False, True, None]
@@ -119,6 +122,8 @@ def test_states_that_decide_whether_a_gpu_can_be_used(host: Write) -> None:
     assert [one.ecc_uncorrected for one in found] == [2, 0, 0, None]
     assert found[0].ecc_corrected == 7
     assert found[0].recovery_action == "gpu_reset"
+    assert [one.remapped_rows for one in found] == [0, 3, 0, None]
+    assert (found[1].remapping_pending, found[1].remapping_failed, found[0].remapping_pending) == (True, False, False)
     assert [one.error for one in found] == [None] * 4
 
 
@@ -186,6 +191,7 @@ def test_facts_that_a_driver_cannot_tell_are_none(host: Write, monkeypatch: pyte
         "DeviceGetMigMode",
         "DeviceGetEccMode",
         "DeviceGetTotalEccErrors",
+        "DeviceGetRemappedRows",
         "DeviceGetUtilizationRates",
         "DeviceGetFieldValues",
         "DeviceGetNvLinkState",
@@ -202,7 +208,7 @@ def test_facts_that_a_driver_cannot_tell_are_none(host: Write, monkeypatch: pyte
     assert one.error is None
     assert one.memory_free == 143146 * MIB
     assert {one.compute_mode, one.mig, one.ecc, one.ecc_corrected, one.utilization, one.recovery_action} == {None}
-    assert (one.nvlinks, one.processes) == (None, ())
+    assert (one.nvlinks, one.processes, one.remapped_rows, one.remapping_failed) == (None, (), None, None)
     assert reading.links[0] == gpu.Link(gpus=(0, 1), nvlink=None, p2p=None, path=None)
 
 

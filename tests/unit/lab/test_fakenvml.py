@@ -53,6 +53,7 @@ for index in range(n.nvmlDeviceGetCount()):
         "mode": n.nvmlDeviceGetComputeMode(h), "util": n.nvmlDeviceGetUtilizationRates(h).gpu,
         "corrected": ask(n.nvmlDeviceGetTotalEccErrors, h, 0, 0),
         "uncorrected": ask(n.nvmlDeviceGetTotalEccErrors, h, 1, 0),
+        "remapped": ask(n.nvmlDeviceGetRemappedRows, h),
         "recovery": n.nvmlDeviceGetFieldValues(h, [n.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])[0].value.uiVal,
         "links": [ask(n.nvmlDeviceGetNvLinkState, h, link) for link in range(19)],
     })
@@ -131,8 +132,7 @@ def test_without_a_state_file_there_are_four_h200(lab: Lab) -> None:
     assert [gpu["bus"] for gpu in read["gpus"]] == sorted(gpu["bus"] for gpu in read["gpus"])
     total, reserved, used, free = read["gpus"][0]["memory"]
     assert (total, reserved, free) == (143771 * MIB, 625 * MIB, total - reserved - used)
-    # The default is auto mode, so servers that run on this machine count.
-    assert used % (512 * MIB) == 0
+    assert used < total  # the default is auto rss, so servers that run on this machine count
     assert (read["gpus"][3]["mig"], read["gpus"][3]["ecc"], read["gpus"][3]["mode"]) == ([0, 0], [1, 1], 0)
     assert read["gpus"][0]["links"] == [1] * 18 + ["error 2"]
     assert (read["nvlink"], read["pcie"]) == (0, 0)
@@ -200,7 +200,7 @@ def test_number_of_gpus(lab: Lab, line: str, gpus: int) -> None:
     assert len(lab.read()["gpus"]) == gpus
 
 
-@pytest.mark.parametrize("line", ["gpu 0 GPU-x", "gpu 16" + gpu0()[5:], "proc 99 1 1", "count 17", "nonsense", "auto"])
+@pytest.mark.parametrize("line", ["gpu 0 GPU-x", "gpu 16" + gpu0()[5:], "proc 99 1 1", "count 17", "nonsense", "auto", "auto -1"])
 def test_a_line_that_is_not_understood_is_an_error_and_named(lab: Lab, line: str) -> None:
     lab.write("driver 1.2", line)
     ran = lab.run(sys.executable, "-c", "import pynvml; pynvml.nvmlInit()")
@@ -228,6 +228,26 @@ def test_auto_lists_a_real_llama_server_where_its_environment_says(
     assert [index for index, gpu in enumerate(read) if [pid, 4600 * MIB] in gpu["processes"]] == on
     for index in on:
         assert read[index]["memory"][2] >= 4600 * MIB
+
+
+def test_auto_rss_is_what_the_process_really_holds(lab: Lab, server: Callable[[str | None], int]) -> None:
+    lab.write("auto rss")
+    pid = server("0,2")
+    found = [dict(gpu["processes"]).get(pid) for gpu in lab.read()["gpus"]]
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    held = 512 * MIB + pages * os.sysconf("SC_PAGE_SIZE") // MIB // 2 * MIB
+    assert found == [held, None, held, None]
+
+
+def test_auto_off_is_a_server_on_the_cpu(lab: Lab, server: Callable[[str | None], int]) -> None:
+    server("0,2")
+    lab.write("auto 4600", "auto off", "proc 1 4242 5")
+    assert [[p for p, dummy in gpu["processes"]] for gpu in lab.read()["gpus"]] == [[], [4242], [], []]
+
+
+def test_remapped_rows(lab: Lab) -> None:
+    lab.write("remapped 1 1 2 1 0", gpu0(ecc=-1))
+    assert [gpu["remapped"] for gpu in lab.read()["gpus"][:3]] == ["error 3", [1, 2, 1, 0], [0, 0, 0, 0]]
 
 
 def test_auto_ignores_a_process_that_only_mentions_llama_server(lab: Lab) -> None:
