@@ -11,7 +11,8 @@ short_description: Show the NVIDIA GPUs of a host and who uses them
 version_added: 0.1.0
 description:
   - Asks NVIDIA's management library (NVML) about every GPU of the host, how much of its memory is in use, the processes
-    on it with their owner and command, its compute mode, MIG and ECC state, what its driver wants done after an Xid error, and how the GPUs are linked.
+    on it with their owner and command, its compute mode, MIG and ECC state, what its driver wants done after an Xid
+    error, and how the GPUs are linked.
   - A GPU that is lost or does not answer is in the list with its own RV(gpus[].error). It does not hide the other GPUs.
   - On a host without NVIDIA GPUs the list is empty, RV(reason) says why, and nothing of NVIDIA's is needed.
   - A driver that is there but does not work fails the task, with the cause and the remedy. So does a driver that does

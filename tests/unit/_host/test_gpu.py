@@ -114,7 +114,8 @@ def test_processes_with_owner_and_command(host: Write) -> None:
 
 
 def test_states_that_decide_whether_a_gpu_can_be_used(host: Write) -> None:
-    host(line(0, mode=3), line(1, mode=2), line(2, mig=1), line(3, mig=-1, ecc=-1), "errors 0 7 2 1", "remapped 1 1 2 1 0")
+    states = [line(0, mode=3), line(1, mode=2), line(2, mig=1), line(3, mig=-1, ecc=-1)]
+    host(*states, "errors 0 7 2 1", "remapped 1 1 2 1 0")
     found = gpu.read_gpus()
     assert [one.compute_mode for one in found] == ["exclusive_process", "prohibited", "default", "default"]
     assert [one.mig for one in found] == [False, False, True, None]

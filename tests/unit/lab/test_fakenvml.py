@@ -200,7 +200,9 @@ def test_number_of_gpus(lab: Lab, line: str, gpus: int) -> None:
     assert len(lab.read()["gpus"]) == gpus
 
 
-@pytest.mark.parametrize("line", ["gpu 0 GPU-x", "gpu 16" + gpu0()[5:], "proc 99 1 1", "count 17", "nonsense", "auto", "auto -1"])
+@pytest.mark.parametrize(
+    "line", ["gpu 0 GPU-x", "gpu 16" + gpu0()[5:], "proc 99 1 1", "count 17", "nonsense", "auto", "auto -1"]
+)
 def test_a_line_that_is_not_understood_is_an_error_and_named(lab: Lab, line: str) -> None:
     lab.write("driver 1.2", line)
     ran = lab.run(sys.executable, "-c", "import pynvml; pynvml.nvmlInit()")
