@@ -64,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     verb("up", "build what is missing and boot N hosts; does nothing where all is up").add_argument(
         "count", metavar="N", nargs="?", type=int, default=2, help="how many (default 2)"
     )
+    verb(
+        "servers",
+        "start what models and images come from: a hub, its mirror, a CDN, registries; needs a lab that is up",
+    )
     verb("down", "remove hosts, interfaces, mounts and run-time state, also of a lab that died; keeps the cache")
     verb("status", "what is there")
     verb("addresses", "the hosts' addresses, as JSON")
@@ -131,6 +135,9 @@ def change(lab: Lab, arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
     if arguments.verb == "up":
         fleet.up(lab, arguments.count)
+        return
+    if arguments.verb == "servers":
+        fleet.serve_all(lab)
         return
     if arguments.verb == "down":
         fleet.down(lab)

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import counterparts
 import network
 from group import Group
 from images import MODEL_NAME, SIF_NAME, Images, build_all, venv_python
@@ -68,6 +69,13 @@ def up(lab: Lab, count: int) -> None:
     print(status(lab), end="")
 
 
+def serve_all(lab: Lab) -> None:
+    """Start the counterparts of models and images."""
+    if "subnet" not in lab.record:
+        raise LabError(f"lab {lab.name} is not up: `lab up` first, the servers are on its network")
+    counterparts.up(lab, build_all())
+
+
 def down(lab: Lab) -> None:
     """By what is found, not by what was recorded: the lab may have died at any moment."""
     existed = lab.run.exists()
@@ -115,6 +123,7 @@ def inventory(lab: Lab) -> dict:
         "lab_image_url": f"{url(lab)}/images/{SIF_NAME}",
         "lab_image_sha256": lab.record.get("image_sha256", ""),
         "lab_wheels_url": f"{url(lab)}/wheels/",
+        **counterparts.addresses(lab),
     }
     variables = {one.name: {"ansible_host": one.address} for one in hosts(lab)}
     return {"_meta": {"hostvars": variables}, "lab": {"hosts": list(variables), "vars": common}}

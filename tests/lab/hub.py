@@ -2,104 +2,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A model hub that speaks huggingface.co's protocol, with its CDN on another port, and fails as it is told to.
 
-hub.py ADDRESS PORT CDN_PORT FOLDER      serves FOLDER/<owner>/<name>/... as the repositories' branch main
-
 The real client, huggingface_hub, downloads from it in the unit tests: that keeps it honest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
 import secrets
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from ansible_collections.gpufleet.llamacpp.tests.lab.hub_store import File, Repo, Switches
+
 # Git keeps smaller files itself unless .gitattributes names their kind; the hub's default names *.gguf.
 LFS_BYTES = 10 << 20
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a repository; its content is in memory, or on the disk."""
-
-    content: bytes | Path
-
-    def read(self, first: int = 0, end: int | None = None) -> bytes:
-        """The bytes [first, end)."""
-        if isinstance(self.content, bytes):
-            return self.content[first:end]
-        with self.content.open("rb") as file:
-            file.seek(first)
-            return file.read(-1 if end is None else end - first)
-
-    @cached_property
-    def size(self) -> int:
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
-
-    @cached_property
-    def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for first in range(0, self.size, 1 << 24):
-            digest.update(self.read(first, first + (1 << 24)))
-        return digest.hexdigest()
-
-    @cached_property
-    def blob(self) -> str:
-        """What git names the content of a file outside LFS by."""
-        return hashlib.sha1(b"blob %d\0" % self.size + self.read()).hexdigest()
-
-
-@dataclass
-class Repo:
-    """A model repository: its commits, and what its branches are now. ``readers`` are tokens that may fetch it."""
-
-    commits: dict[str, dict[str, File]] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
-    private: bool = False
-    readers: set[str] = field(default_factory=set)
-
-    def commit(self, files: Mapping[str, bytes | Path], branch: str = "main") -> str:
-        """Make the branch hold these files; the new commit."""
-        held = {name: File(content) for name, content in files.items()}
-        seed = json.dumps([len(self.commits), branch, sorted(held)]).encode() + secrets.token_bytes(8)
-        commit = hashlib.sha1(seed).hexdigest()
-        self.commits[commit] = held
-        self.branches[branch] = commit
-        return commit
-
-
-@dataclass
-class Switches:
-    """What is other than at a hub that works well."""
-
-    url_seconds: float = 3600.0  # how long a signed address is good for
-    url_uses: int | None = None  # for how many requests of the CDN it is good, for tests that do not wait
-    limit: int | None = None  # requests until 429
-    retry_after: int = 0
-    unavailable: int = 0  # the next requests that are answered with 503
-    page: int = 1000  # entries of a page of the tree
-    paths_info: bool = True
-    siblings: bool = True
-    inline: bool = False  # give the file itself (200) where a redirect is due, as some mirrors do
-    linked: bool = True  # X-Linked-Etag and X-Linked-Size
-    xet: bool = False  # tell the hash of the Xet storage; the real client then asks a server for that
-    login_page: bool = False  # an HTML page for every question
-    moved: dict[str, str] = field(default_factory=dict)  # repositories by their old name
-    flip: int | None = None  # the byte that the CDN gives wrongly
-    ranges: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,7 +46,8 @@ class Refused(Exception):
 class Hub:
     """Serves while it is entered; ``asked`` has what came, ``switches`` may be turned at any time."""
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0, cdn_port: int = 0) -> None:
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, front: str = "") -> None:
+        """``front`` is the address of a web server that gives the files to whom is_signed() lets through."""
         self.repos: dict[str, Repo] = {}
         self.switches = Switches()
         self.asked: list[Asked] = []
@@ -129,7 +55,8 @@ class Hub:
         self._uses: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._address = address
-        self._servers = [_Server((address, port), _HubHandler, self), _Server((address, cdn_port), _CdnHandler, self)]
+        self._front = front
+        self._servers = [_Server((address, port), _HubHandler, self), _Server((address, 0), _CdnHandler, self)]
 
     @property
     def endpoint(self) -> str:
@@ -137,7 +64,7 @@ class Hub:
 
     @property
     def cdn(self) -> str:
-        return f"http://{self._address}:{self._servers[1].server_address[1]}"
+        return self._front or f"http://{self._address}:{self._servers[1].server_address[1]}"
 
     def repo(self, name: str) -> Repo:
         """The repository of that name, made where it is missing."""
@@ -410,16 +337,3 @@ def _is_lfs(name: str, file: File) -> bool:
 
 def _parents(name: str) -> list[str]:
     return [str(parent) for parent in Path(name).parents if str(parent) != "."]
-
-
-def main() -> None:
-    address, port, cdn_port, folder = sys.argv[1:]
-    with Hub(address, int(port), int(cdn_port)) as hub:
-        for repo in Path(folder).glob("*/*"):
-            files = {str(one.relative_to(repo)): one for one in sorted(repo.rglob("*")) if one.is_file()}
-            hub.repo(f"{repo.parent.name}/{repo.name}").commit(files)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -98,11 +98,11 @@ def build_all() -> Images:
     root_key = digest(VERSION, HOST_PACKAGES.split(), EXCLUDED, HOST_FILES, MASKED.split(), HOST_SCRIPT)
     llama_key = digest(VERSION, SIF_PACKAGES.split(), EXCLUDED, SIF_BIN)
     images = Images(
-        root=_path("root", root_key),
-        sif=_path("sif", digest(VERSION, llama_key, SIF_DEFINITION)),
-        model=_path("model", digest(VERSION, MODEL_PACKAGE, MODEL_SHA256)),
-        wheels=_path("wheels", digest(VERSION, HOST_PYTHON, WHEEL_PINS.read_text())),
-        gpu=_path("gpu", digest(VERSION, *(path.read_text() for path in GPU_SOURCES))),
+        root=built_path("root", root_key),
+        sif=built_path("sif", digest(VERSION, llama_key, SIF_DEFINITION)),
+        model=built_path("model", digest(VERSION, MODEL_PACKAGE, MODEL_SHA256)),
+        wheels=built_path("wheels", digest(VERSION, HOST_PYTHON, WHEEL_PINS.read_text())),
+        gpu=built_path("gpu", digest(VERSION, *(path.read_text() for path in GPU_SOURCES))),
     )
     if all(path.exists() for path in vars(images).values()):
         return images
@@ -111,16 +111,16 @@ def build_all() -> Images:
         BUILDERS.kill()
         for left in CACHE.glob("building-*"):
             remove_tree(left)
-        llama = _path("llama", llama_key)  # only a step on the way to the SIF
+        llama = built_path("llama", llama_key)  # only a step on the way to the SIF
         steps = [(images.root, _build_root), (images.model, _build_model), (images.wheels, _build_wheels)]
         steps += [(images.gpu, _build_gpu)]
         if not images.sif.exists():
             steps.insert(1, (llama, _build_llama_root))
         try:
             with ThreadPoolExecutor(max_workers=3) as pool:
-                for future in [pool.submit(_build, path, build) for path, build in steps]:
+                for future in [pool.submit(build_once, path, build) for path, build in steps]:
                     future.result()
-            _build(images.sif, lambda new: _build_sif(new, images.root, llama))
+            build_once(images.sif, lambda new: _build_sif(new, images.root, llama))
         finally:
             BUILDERS.kill()
         remove_tree(llama)
@@ -128,11 +128,11 @@ def build_all() -> Images:
     return images
 
 
-def _path(kind: str, key: str) -> Path:
+def built_path(kind: str, key: str) -> Path:
     return CACHE / f"{kind}-{key[:16]}"
 
 
-def _build(path: Path, build: Callable[[Path], None]) -> None:
+def build_once(path: Path, build: Callable[[Path], None]) -> None:
     if path.exists():
         return
     new = path.with_name(f"building-{path.name}")
@@ -141,27 +141,27 @@ def _build(path: Path, build: Callable[[Path], None]) -> None:
     new.rename(path)
 
 
-def _log(new: Path) -> Path:
+def log_of(new: Path) -> Path:
     (CACHE / "log").mkdir(exist_ok=True)
     log = CACHE / "log" / f"{new.name}.log"
     log.unlink(missing_ok=True)
     return log
 
 
-def _mmdebstrap(what: str, new: Path, variant: str, suites: list[str], packages: str, hooks: list[str]) -> None:
+def mmdebstrap(what: str, new: Path, variant: str, suites: list[str], packages: str, hooks: list[str]) -> None:
     mirror = apt_sources.find()
     # The Release file of a frozen mirror has expired; the signature still counts.
     lines = [f"deb [check-valid-until=no signed-by={mirror.keyring}] {mirror.uri} {suite} main" for suite in suites]
     argv = ["mmdebstrap", "--mode=root", f"--variant={variant}", f"--include={','.join(packages.split())}", *hooks]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
-    run_long(what, BUILDERS.wrap([*argv, *apt_sources.options(), suites[0], new, *lines]), _log(new))
+    run_long(what, BUILDERS.wrap([*argv, *apt_sources.options(), suites[0], new, *lines]), log_of(new))
 
 
 def _build_root(new: Path) -> None:
     say("building the hosts' root: Debian trixie, Apptainer from sid (about 40 s)")
     # Apptainer is in sid only. Everything else must come from trixie, so sid ranks below it.
     pin = 'printf "Package: *\\nPin: release n=sid\\nPin-Priority: 100\\n" > "$1/etc/apt/preferences.d/sid"'
-    _mmdebstrap("root", new, "minbase", ["trixie", "sid"], HOST_PACKAGES, [f"--setup-hook={pin}"])
+    mmdebstrap("root", new, "minbase", ["trixie", "sid"], HOST_PACKAGES, [f"--setup-hook={pin}"])
     for name, text in HOST_FILES.items():
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         (new / name).write_text(text)
@@ -172,7 +172,7 @@ def _build_root(new: Path) -> None:
 
 def _build_llama_root(new: Path) -> None:
     say("building the image's root: llama.cpp from Debian sid (about 30 s)")
-    _mmdebstrap("image", new, "essential", ["sid"], SIF_PACKAGES, [])
+    mmdebstrap("image", new, "essential", ["sid"], SIF_PACKAGES, [])
     folder = new / SIF_BIN
     folder.mkdir(parents=True)
     for tool in sorted((new / "usr/bin").glob("llama-*")):
@@ -190,16 +190,21 @@ def _build_sif(new: Path, root: Path, llama: Path) -> None:
     """Apptainer builds it, in a throw-away copy of a host's root, so that this machine need not have Apptainer."""
     say(f"building {SIF_NAME} (about 15 s)")
     (new / "image.def").write_text(SIF_DEFINITION)
+    command = ["apptainer", "build", f"/build/out/{SIF_NAME}", "/build/out/image.def"]
+    in_scratch_host("image", new, root, {llama: "/build/root"}, command, log_of(new))
+    (new / SIF_NAME).chmod(0o644)
+    (new / "image.def").unlink()
+
+
+def in_scratch_host(what: str, new: Path, root: Path, binds: dict[Path, str], command: list[str], log: Path) -> None:
+    """Run a command in a throw-away copy of a host's root, with the new folder as /build/out, and others to read."""
     scratch = new / "scratch"
     mount_overlay("lab", root, scratch)
     argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]
     argv += ["--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={new.name}"]
     argv += [f"--directory={scratch}/root", f"--bind={_escape(new)}:/build/out"]
-    argv += [f"--bind-ro={_escape(llama)}:/build/root"]
-    argv += ["apptainer", "build", f"/build/out/{SIF_NAME}", "/build/out/image.def"]
-    run_long("image", BUILDERS.wrap(argv), _log(new))
-    (new / SIF_NAME).chmod(0o644)
-    (new / "image.def").unlink()
+    argv += [f"--bind-ro={_escape(path)}:{inside}" for path, inside in binds.items()]
+    run_long(what, BUILDERS.wrap([*argv, *command]), log)
     remove_tree(scratch)
 
 
@@ -237,7 +242,7 @@ def venv_python() -> Path:
 
 def _pip_download(what: str, new: Path, arguments: list[str]) -> None:
     argv: list[str | Path] = [venv_python(), "-m", "pip", "download", "--only-binary=:all:", "--dest", new, *arguments]
-    run_long(what, BUILDERS.wrap(argv), _log(new))
+    run_long(what, BUILDERS.wrap(argv), log_of(new))
 
 
 def _build_gpu(new: Path) -> None:
