@@ -44,24 +44,45 @@ options:
     type: path
   image:
     description:
-      - Path of a SIF file on the host, absolute or below O(home); or an C(http://) or C(https://) address of one.
-      - A file from an address is put into C(<home>/shared), with the beginning of its sha256 in its name. So the image
-        of the last release stays where it is, and the instance can go back to it.
+      - Path of a SIF file on the host, absolute or below O(home); or an address as M(gpufleet.llamacpp.sif_image) takes
+        it, C(https://), C(http://), C(oras://), C(docker://) or C(library://).
+      - An image from an address is put into C(<home>/shared), with the beginning of its digest in its name. So the
+        image of the last release stays where it is, and the instance can go back to it. The digest is that of the
+        file; with C(docker://) that of the manifest, and with C(library://) and no O(image_sha256) that of the address.
+      - With C(@sha256:<digest>) behind the name, C(oras://) and C(docker://) mean exactly one image. What a tag came to
+        is in RV(instance) as C(image.digest).
       - Required unless O(state) is V(stopped) or V(absent).
     type: str
   image_sha256:
     description:
-      - The sha256 that the image must have. Required with an address; a file on the host that has another is refused.
+      - The sha256 that the image's file must have; one that has another is refused.
+      - Required with C(http://) and C(https://), where nothing else tells every damage. Not for C(docker://).
     type: str
   pull:
     description:
       - When to pull an image that is given by address.
-      - V(missing) - if it is not on the host, or not the one with O(image_sha256).
-      - V(always) - like V(missing), and the file on the host is read again to make sure.
+      - V(missing) - if none from that address is on the host. What a tag means is asked then, and not again.
+      - V(always) - also where the tag means another image now. That is one request at every run, and none where
+        O(image_sha256) or a digest in O(image) says which one is wanted.
       - V(never) - do not pull; the image has to be there.
     type: str
     choices: [missing, always, never]
     default: missing
+  image_auth_file:
+    description:
+      - A file on the host with users and passwords for registries, as C(docker login) and C(apptainer registry login)
+        write it, for an C(oras://) or C(docker://) image that is not for everybody.
+    type: path
+  image_no_https:
+    description:
+      - Whether the registry of an C(oras://) or C(docker://) image speaks plain HTTP, as one inside a site may do.
+    type: bool
+    default: false
+  image_ca_path:
+    description:
+      - The certificates that the registry or the web server is trusted by, as a file or a folder on the host. The
+        default is those of the host's Python environment.
+    type: path
   model:
     description:
       - Absolute path of the GGUF file on the host; of the first part where the model is split.
@@ -159,7 +180,8 @@ options:
     type: int
 requirements:
   - apptainer or singularity on the host
-  - requests, on the host, in C(<home>/venv) or in the Python that runs the module; only when something is started
+  - requests, on the host, in C(<home>/venv) or in the Python that runs the module; only when something is started or
+    an image is asked for or pulled
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
   - gpufleet.llamacpp.attributes.actiongroup
@@ -168,6 +190,7 @@ attributes:
     support: full
     details:
       - An image or a model that is not on the host yet is a warning in check mode, since an earlier task may bring it.
+      - What Apptainer will build of a C(docker://) image has no sha256 before it is there.
   diff_mode:
     support: full
   idempotent:
@@ -176,6 +199,7 @@ attributes:
       - If O(state=restarted), every run restarts the server.
 seealso:
   - module: gpufleet.llamacpp.gguf_model
+  - module: gpufleet.llamacpp.sif_image
   - module: gpufleet.llamacpp.llamacpp_instance_info
 author:
   - gpufleet contributors (@gpufleet)
@@ -211,6 +235,15 @@ EXAMPLES = r"""
     model: /data/models/SmolLM2-135M-Instruct.Q4_1.gguf
     port: 8080
     api_key_file: /home/operator/llamacpp/smol.keys
+
+- name: Follow a tag in the site's own registry; a new image that does not work is left for the one before
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    image: oras://registry.example.org/gpu/llamacpp:stable
+    image_auth_file: ~/.docker/config.json
+    pull: always
+    model: /data/models/SmolLM2-135M-Instruct.Q4_1.gguf
+    port: 8080
 
 - name: What a changed context would do
   gpufleet.llamacpp.llamacpp_instance:
@@ -276,6 +309,10 @@ def main() -> None:
         "home": {"type": "path"},
         "image": {"type": "str"},
         "image_sha256": {"type": "str"},
+        # The path is no secret.
+        "image_auth_file": {"type": "path", "no_log": False},
+        "image_no_https": {"type": "bool", "default": False},
+        "image_ca_path": {"type": "path"},
         "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
         "model": {"type": "path"},
         "alias": {"type": "str"},

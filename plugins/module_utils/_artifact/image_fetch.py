@@ -32,7 +32,7 @@ class Network:
     ca_path: str | None = None
     connections: int = 8
     max_rate: float | None = None
-    prepare: Callable[[], None] = lambda: None
+    prepare: Callable[[], object] = lambda: None
     kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def resolve(self, wanted: Wanted, seen: SeenImage) -> Remote:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
     apply,
     describe,
@@ -25,6 +25,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
     record,
     survey,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import (
     WHOLE_STATES,
@@ -32,18 +34,23 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec i
     check_name,
     parse,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action, Refusal, diff_of, result
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal, diff_of, result
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the module was asked: its options, whether it may change anything, and its ways to the host."""
+    """What the module was asked: its options, whether it may change anything, and its ways to the host.
+
+    ``library``: have one that the host's Python environment has; False where there is none, which ends the module where
+    it may change something. ``hide``: told what no output may hold.
+    """
 
     params: Mapping[str, Any]
     home: str
     check: bool
     run: Run
-    ensure_library: Callable[[str], None]
+    library: Callable[[str], bool]
+    hide: Callable[[str], object]
 
     @property
     def name(self) -> str:
@@ -70,6 +77,7 @@ class Case:
 
     request: Request
     spec: Spec
+    image: Image
     place: Place
     former: Place | None
     last: Mapping[str, Any] | None
@@ -137,33 +145,45 @@ def _without_spec(request: Request) -> dict[str, Any]:
 
 
 def _with_spec(request: Request, spec: Spec) -> dict[str, Any]:
-    case = _case(request, spec)
-    pull = _pull_reason(request, spec)
-    decision = _decide(case, pulls=pull is not None)
-    actions = [Action(f"Pull the image to {spec.image}", pull)] if pull else []
-    if pull and not request.check:
+    network = images.network_of(request.params, lambda: request.library("requests"), request.hide)
+    case = _case(request, spec, network)
+    decision = _decide(case)
+    actions = case.image.actions
+    if not request.check:
         # The running server keeps its own file, so this touches nothing; only now can the image be asked anything.
-        request.ensure_library("requests")
-        sif.pull(request.params["image"], spec.image, str(request.image_sha256))
-        decision = _decide_after_pull(case)
+        brought = replace(case, image=images.bring(case.image, request.run, network))
+        decision = _decide_again(brought) if actions else decision
+        case = brought
     resource = _apply_and_describe(case, decision)
     difference = diff_of(_shown(case.last), _shown(decision.want.record), spec.name)
-    everything = [*actions, *decision.steps]
-    return result(everything, resource, "instance", diff=difference, warnings=decision.warnings)
+    warnings = [*case.image.warnings, *decision.warnings]
+    return result([*actions, *decision.steps], resource, "instance", diff=difference, warnings=warnings)
 
 
-def _case(request: Request, spec: Spec) -> Case:
+def _case(request: Request, spec: Spec, network: Network) -> Case:
     """Where the spec meets the host. What "auto" once chose stays: a login setting must not move a running server."""
     last = _last(request)
     place = _place(request, last["manager"] if last and spec.manager == "auto" else spec.manager)
     moves = last is not None and last["manager"] != place.manager.name
-    return Case(request, spec, place, _place(request, last["manager"]) if last and moves else None, last)
+    asked = images.Asked(
+        request.params["image"],
+        request.image_sha256,
+        request.params["pull"],
+        request.home,
+        (last or {}).get("image") or {},
+        request.run,
+        network,
+        lambda: request.library("requests"),
+    )
+    image = images.locate(asked)
+    former = _place(request, last["manager"]) if last and moves else None
+    return Case(request, replace(spec, image=image.path), image, place, former, last)
 
 
-def _decide(case: Case, pulls: bool) -> Decision:
+def _decide(case: Case) -> Decision:
     """Observe and plan; raises Refusal with every problem."""
     request, spec, place, last = case.request, case.spec, case.place, case.last
-    found = survey.look(spec, request.run, last, request.image_sha256, pulls)
+    found = survey.look(spec, request.run, last, case.image)
     want = observe.wanted(place, spec, found, (last or {}).get("release"), request.params["wait_timeout"])
     observed = observe.observe(place, last, want, former=case.former, keep_enabled=request.state == "present")
     steps = plan.decide(request.state, want, observed, place.folder)
@@ -172,7 +192,7 @@ def _decide(case: Case, pulls: bool) -> Decision:
     if "start" in plan.kinds(steps):
         runner = observe.running(case.former or place).get("runner_pid")
         problems += preflight.port_problems(spec, place.home, runner)
-    if steps and not pulls and not missing and not found.problems:
+    if steps and not case.image.comes and not missing and not found.problems:
         problems += preflight.argument_problems(spec, want.record["launch"]["argv"], request.run)
     # In check mode an earlier task would have brought what is missing, for all we know.
     if problems or (missing and not request.check):
@@ -180,27 +200,12 @@ def _decide(case: Case, pulls: bool) -> Decision:
     return Decision(observed, want, steps, missing)
 
 
-def _decide_after_pull(case: Case) -> Decision:
+def _decide_again(case: Case) -> Decision:
     try:
-        return _decide(case, pulls=False)
+        return _decide(case)
     except Refusal as refusal:
         said = f"The new image was pulled to {case.spec.image} and stays there; the server was not touched."
         raise Refusal([*refusal.problems, said]) from refusal
-
-
-def _pull_reason(request: Request, spec: Spec) -> str | None:
-    """Why the image has to be pulled from its address, or None."""
-    if "://" not in request.params["image"]:
-        return None
-    try:
-        why = sif.pull_reason(spec.image, str(request.image_sha256), request.params["pull"])
-    except OSError as error:
-        raise Refusal([f"image: {spec.image} cannot be read: {error.strerror}."]) from error
-    if why and request.params["pull"] == "never":
-        raise Refusal([f"image: {spec.image}: {why}, and pull is never. Bring it there, or let it be pulled."])
-    if why is None and not request.check:
-        sif.keep(spec.image, str(request.image_sha256), request.params["image"])
-    return why
 
 
 def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
@@ -222,7 +227,7 @@ def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
     proves = bool(kinds & {"start", "prove"})
     if proves:
         # A module that moves into the host's environment begins anew, so this comes before the first change.
-        case.request.ensure_library("requests")
+        case.request.library("requests")
     apply.carry_out(place, steps, value, case.former)
     if proves:
         value = prove.prove(place, value, case.request.params["wait_timeout"], starts="start" in kinds)

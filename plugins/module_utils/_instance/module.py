@@ -7,11 +7,13 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
@@ -19,7 +21,6 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python imp
     ensure_library,
     prefer_library,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Request, ensure
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.prove import GateFailed
@@ -30,18 +31,26 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import R
 def _run(module: AnsibleModule) -> Run:
     """The module's own way to run a command: an argument list, never a shell."""
 
-    def run(argv: Sequence[str]) -> tuple[int, str, str]:
-        code, out, err = module.run_command(list(argv))
+    def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+        code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}))
         return code, out, err
 
     return run
 
 
+def _library(module: AnsibleModule, home: str, distribution: str) -> bool:
+    """Have the library; without it only check mode goes on."""
+    if module.check_mode:
+        return prefer_library(distribution, home)
+    ensure_library(module, distribution, home)
+    return True
+
+
 def run_module(module: AnsibleModule) -> None:
     """Do what llamacpp_instance was asked; ends the module."""
     home = module.params["home"] or default_home()
-    library = partial(ensure_library, module, home=home)
-    request = Request(module.params, home, module.check_mode, _run(module), library)
+    hide = module.no_log_values.add
+    request = Request(module.params, home, module.check_mode, _run(module), partial(_library, module, home), hide)
     try:
         answer = ensure(request)
     except (Refusal, GateFailed, ManagerError, FetchError, FileChanged) as failure:
@@ -63,8 +72,22 @@ def run_info_module(module: AnsibleModule) -> None:
     prefer_library("nvidia-ml-py", home)
     run = _run(module)
     try:
-        names = [wanted] if wanted else record.names(home)
+        names = _named(home, wanted) if wanted else record.names(home)
         instances = [describe.one(home, name, run) for name in names]
     except (ManagerError, OSError, KeyError) as error:
         module.fail_json(msg=f"{home}: {error!r}. It holds something that no version of this collection wrote.")
     module.exit_json(changed=False, instances=instances)
+
+
+def _named(home: str, wanted: str) -> list[str]:
+    """The instances that are meant by a name, or where none has it, by a port; the name itself where there is none."""
+    names = record.names(home)
+    return [wanted] if wanted in names else [name for name in names if _port(home, name) == wanted] or [wanted]
+
+
+def _port(home: str, name: str) -> str | None:
+    try:
+        found = record.read(os.path.join(home, name))
+    except (ValueError, OSError):
+        return None  # it is told where it is asked for by name
+    return str(found["spec"]["port"]) if found else None

@@ -12,15 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image_name
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 
 # States that need a whole spec; for the others the record on the host tells enough.
 WHOLE_STATES = ("started", "restarted", "present")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 GPU = re.compile(r"\d+|GPU-[0-9a-fA-F-]+")
 LAYERS = re.compile(r"\d{1,4}|auto|all")
@@ -87,7 +86,10 @@ UNUSABLE_ENV = {
 
 @dataclass(frozen=True)
 class Spec:
-    """One declared instance. Paths are absolute; args is an argument list, one element an argument."""
+    """One declared instance. Paths are absolute; args is an argument list, one element an argument.
+
+    ``image`` is an address until image.py tells where that image lies.
+    """
 
     name: str
     image: str
@@ -169,19 +171,11 @@ def _check_bind(bind: str) -> list[str]:
     return [f"binds: {bind!r} has to be /on/host:/in/container or /on/host:/in/container:ro, without a comma."]
 
 
-def _check_image(image: str, sha256: str | None) -> list[str]:
-    problems = []
-    if not image or image.endswith("/"):
-        problems.append(f"image: {image!r} names no file. Name a SIF file of the host, or the http(s) address of one.")
-    elif "://" not in image:
-        problems += _check_path("image", image_path(image, "/"))
-    elif not image.startswith(("http://", "https://")):
-        problems.append(f"image: {image!r} has to be a path on the host or an http(s) address.")
-    elif not sha256:
-        problems.append(f"image_sha256: an image from an address, {image}, needs the sha256 that its file must have.")
-    if sha256 and not SHA256.fullmatch(sha256.lower()):
-        problems.append(f"image_sha256: {sha256!r} is not a sha256, which has 64 hexadecimal digits.")
-    return problems
+def _check_image(image: str, sha256: str | None, pull: str) -> list[str]:
+    problems = image_name.problems(image, sha256, pull)
+    return (
+        problems if image_name.is_address(image) else [*problems, *_check_path("image", image_name.path_of(image, "/"))]
+    )
 
 
 def _check_gpus(gpus: Sequence[str]) -> list[str]:
@@ -228,7 +222,7 @@ def check(params: Mapping[str, Any]) -> list[str]:
     """Every problem of the options that can be seen without looking at the host."""
     model, key_file = params["model"], params["api_key_file"]
     problems = check_name(params["name"])
-    problems += _check_image(params["image"], params["image_sha256"])
+    problems += _check_image(params["image"], params["image_sha256"], params["pull"])
     for option in ("model", "api_key_file", "server_path"):
         problems += _check_path(option, params[option])
     problems += _check_bound("model", model, os.path.dirname(model))
@@ -262,24 +256,12 @@ def _check_places(spec: Spec, home: str) -> list[str]:
     ]
 
 
-def image_path(image: str, home: str, sha256: str | None = None) -> str:
-    """Where the image lies on the host. A relative path begins at the home.
-
-    An address means <home>/shared, and a name that holds the digest: so the image that a running server and the last
-    release use stays where it is when another one is pulled, and there is a way back.
-    """
-    if "://" not in image:
-        return os.path.join(home, os.path.expanduser(image))
-    stem, extension = os.path.splitext(os.path.basename(urlsplit(image).path) or "image.sif")
-    return os.path.join(home, "shared", f"{stem}-{(sha256 or '').lower()[:12]}{extension}")
-
-
 def parse(params: Mapping[str, Any], home: str) -> Spec:
     """The canonical spec of the module's options; raises Refusal with every problem at once."""
     problems = check(params)
     spec = Spec(
         name=params["name"],
-        image=image_path(params["image"], home, params["image_sha256"]),
+        image=image_name.path_of(params["image"], home),
         model=params["model"],
         port=params["port"],
         host=params["host"],

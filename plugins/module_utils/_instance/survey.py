@@ -19,6 +19,8 @@ from typing import Any
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf, model_observe, sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
 
 # What of the model's summary the gate compares the running server with, and what a status shows.
@@ -36,9 +38,10 @@ class Survey:
     problems: tuple[str, ...]
 
 
-def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image_sha256: str | None, pulls_image: bool) -> Survey:
-    """Look at runtime, image and model. ``last`` is the instance's record; ``image_sha256`` what the image must have;
-    ``pulls_image``: it is to be fetched first. Raises OSError, and FileChanged for a file that is being written to.
+def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image) -> Survey:
+    """Look at runtime, image and model. ``last`` is the instance's record.
+
+    Raises OSError, and FileChanged for a file that is being written to.
     """
     missing: list[str] = []
     problems: list[str] = []
@@ -51,12 +54,9 @@ def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image_sha256: str
         )
     known = last or {}
     model = _model(spec, known.get("model"), missing, problems)
-    image: dict[str, Any] | None
-    if pulls_image:
-        image = _image_to_come(spec, known.get("image"), image_sha256)
-    else:
-        image = _image(spec, run, program, known.get("image"), missing, problems)
-        problems += _digest_problems(image, image_sha256)
+    found, absent, wrong = images.facts(image, spec.server_path, run, program, known.get("image") or {})
+    missing += absent
+    problems += wrong
     if spec.api_key_file and not os.path.exists(spec.api_key_file):
         missing.append(
             f"api_key_file: {spec.api_key_file} is not there. Write one key a line into it, for no other eyes."
@@ -69,7 +69,7 @@ def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image_sha256: str
         for path in outside
         if not os.path.exists(path)
     ]
-    return Survey(program, image, model, tuple(missing), tuple(problems))
+    return Survey(program, found, model, tuple(missing), tuple(problems))
 
 
 def _model(
@@ -112,54 +112,6 @@ def _stamps(known: Mapping[str, Any]) -> dict[Any, Any]:
 def _digest_of_all(files: Sequence[model_observe.SeenFile]) -> str:
     """One number for a split model: the sha256 of its parts' digests, as sha256sum would print them, in order."""
     return hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest()
-
-
-def _image(
-    spec: Spec,
-    run: Run,
-    program: str | None,
-    known: Mapping[str, Any] | None,
-    missing: list[str],
-    problems: list[str],
-) -> dict[str, Any] | None:
-    stamp = sif.stamp(spec.image)
-    if stamp is None:
-        missing.append(f"image: {spec.image} is not there. Copy it to the host, or give an address and image_sha256.")
-        return None
-    same = known if known and known.get("path") == spec.image else None
-    if same and not same.get("server_path") and spec.server_path is None:
-        same = None  # where llama-server lies did not matter so far
-    if same and same.get("stamp") == stamp:
-        return dict(same)
-    wrong = sif.problems(spec.image)
-    if wrong or program is None:
-        problems += wrong
-        return None
-    digest = sif.sha256(spec.image)
-    if same and same.get("sha256") == digest:
-        return {**same, "stamp": stamp}
-    server, said = runtime.find_server(run, program, spec.image)
-    if server is None and spec.server_path is None:
-        problems.append(
-            f"image: no llama-server was found in {spec.image} (looked on the image's PATH and at "
-            f"{', '.join(runtime.SERVER_PATHS)}). Name it with server_path, or use another image."
-            + (f" {os.path.basename(program)} said: {said[-400:]}" if said else "")
-        )
-    return {"path": spec.image, "stamp": stamp, "sha256": digest, "server_path": server}
-
-
-def _image_to_come(spec: Spec, known: Mapping[str, Any] | None, image_sha256: str | None) -> dict[str, Any]:
-    """The image that is about to be pulled, as far as it can be told; llama-server is where it was, most likely."""
-    return {"path": spec.image, "stamp": None, "sha256": image_sha256, "server_path": (known or {}).get("server_path")}
-
-
-def _digest_problems(image: Mapping[str, Any] | None, wanted: str | None) -> list[str]:
-    if image is None or wanted is None or image["sha256"] == wanted:
-        return []
-    return [
-        f"image_sha256: {image['path']} has {image['sha256']}, wanted is {wanted}. Bring the right image, or correct "
-        "the number."
-    ]
 
 
 def key_file_problems(path: str) -> list[str]:

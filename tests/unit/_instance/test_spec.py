@@ -36,9 +36,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"image": "https://files.example.org/", "image_sha256": SHA256}, "example.org/'", "names no file"),
     ({"image": "../x.sif"}, "../x.sif", "absolute path"),
     ({"image": "/a/../x.sif"}, "/a/../x.sif", "absolute path"),
-    ({"image": "docker://x"}, "'docker://x'", "http(s) address"),
-    ({"image": "ftp://x/y.sif", "image_sha256": SHA256}, "'ftp://x/y.sif'", "http(s) address"),
-    ({"image": ADDRESS}, ADDRESS, "needs the sha256"),
+    ({"image": "ftp://x/y.sif", "image_sha256": SHA256}, "ftp://", "a path or begin with http://"),
+    ({"image": "oras://r.example.org/Name:v1"}, "'Name'", "oras://registry/name:tag"),
+    ({"image": "docker://u:secret@r.example.org/name"}, "image: it must", "docker://registry/name:tag"),
+    ({"image": ADDRESS}, "https://files.example.org/a/llamacpp.sif needs", "needs the sha256"),
+    ({"image": "docker://x", "image_sha256": SHA256}, "docker.io/library/x:latest", "@sha256:<digest>"),
+    ({"image": "library://a/b/c:v1", "pull": "always"}, "library://a/b/c:v1", "Give image_sha256, or leave pull"),
     ({"image_sha256": "ab"}, "'ab'", "64 hexadecimal digits"),
     ({"image_sha256": "g" * 64}, "g" * 64, "64 hexadecimal digits"),
     ({"model": "m.gguf"}, "'m.gguf'", "absolute path"),
@@ -151,6 +154,9 @@ def test_all_problems_at_once() -> None:
         {"args": ["--override-kv", "a=b", '--chat-template-kwargs {"a=b": true}', "--seed -1"]},
         {"image_sha256": SHA256.upper()},
         {"image": ADDRESS, "image_sha256": SHA256},
+        {"image": "docker://ghcr.io/ggml-org/llama.cpp:server-cuda", "pull": "always"},
+        {"image": "oras://r.example.org/llamacpp:v1", "image_sha256": SHA256},
+        {"image": "library://a/b/c:v1", "pull": "always", "image_sha256": SHA256},
     ],
     ids=str,
 )
@@ -177,25 +183,6 @@ def test_what_is_possible_is_not_refused(changes: dict[str, Any]) -> None:
 )
 def test_split_args(entries: list[str], argv: list[str]) -> None:
     assert spec.split_args(entries) == argv
-
-
-@pytest.mark.parametrize(
-    ("image", "path"),
-    [
-        ("/srv/x.sif", "/srv/x.sif"),
-        ("shared/x.sif", "/h/shared/x.sif"),
-        ("x.sif", "/h/x.sif"),
-        (ADDRESS, "/h/shared/llamacpp-abababababab.sif"),
-        ("https://files.example.org?file=x.sif", "/h/shared/image-abababababab.sif"),
-    ],
-)
-def test_where_the_image_lies(image: str, path: str) -> None:
-    assert spec.image_path(image, HOME, "AB" * 32) == path
-
-
-def test_the_home_of_the_user_in_an_image_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert spec.image_path("~/x.sif", HOME) == "/home/me/x.sif"
 
 
 def test_the_canonical_form_survives_json() -> None:

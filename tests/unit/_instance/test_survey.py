@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import spec, survey
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import SERVER, params
 
@@ -38,11 +39,9 @@ class Host:
         self.asked.append(list(argv))
         return self.answer
 
-    def look(
-        self, last: dict[str, Any] | None = None, digest: str | None = None, pulls: bool = False, **changes: Any
-    ) -> survey.Survey:
+    def look(self, last: dict[str, Any] | None = None, digest: str | None = None, **changes: Any) -> survey.Survey:
         options = params(image=str(self.image), model=str(self.model), binds=[], **changes)
-        return survey.look(spec.parse(options, "/h"), self.run, last, digest, pulls)
+        return survey.look(spec.parse(options, "/h"), self.run, last, Image(str(self.image), sha256=digest))
 
     def record(self) -> dict[str, Any]:
         found = self.look()
@@ -67,6 +66,10 @@ def test_everything_is_there(host: Host) -> None:
         "stamp": sif.stamp(str(host.image)),
         "sha256": digest(SIF),
         "server_path": SERVER,
+        "build": None,
+        "options_digest": None,
+        "source": None,
+        "digest": None,
     }
     assert found.model
     assert found.model["sha256"] == digest(build.model())
@@ -157,16 +160,6 @@ def test_the_wanted_sha256_of_an_image_on_the_host(host: Host) -> None:
     assert problem.startswith(f"image_sha256: {host.image} has {digest(SIF)}, wanted is {'b' * 64}.")
 
 
-def test_an_image_that_is_to_be_pulled_is_foreseen(host: Host) -> None:
-    last = host.record()
-    found = host.look(last, digest="b" * 64, pulls=True)
-    assert (found.problems, found.missing) == ((), ())
-    assert found.image == {"path": str(host.image), "stamp": None, "sha256": "b" * 64, "server_path": SERVER}
-    host.image.unlink()
-    foreseen = host.look(digest="b" * 64, pulls=True)
-    assert foreseen.missing == () and foreseen.image and foreseen.image["server_path"] is None
-
-
 def test_what_is_no_image(host: Host) -> None:
     host.image.write_bytes(b"<html>" + bytes(100))
     (problem,) = host.look().problems
@@ -208,7 +201,7 @@ def test_a_split_model(host: Host) -> None:
 
 def test_a_bind_that_is_not_there(host: Host) -> None:
     options = params(image=str(host.image), model=str(host.model), binds=["/nothing/there:/x"])
-    found = survey.look(spec.parse(options, "/h"), host.run, None, None, False)
+    found = survey.look(spec.parse(options, "/h"), host.run, None, Image(str(host.image)))
     assert found.missing == ("binds: /nothing/there is not there on the host. Make it, or take the bind out.",)
 
 

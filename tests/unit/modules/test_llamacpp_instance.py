@@ -17,6 +17,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record, spec
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import RegistryServer
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record, params
 
 RunModule = Callable[..., dict[str, Any]]
@@ -61,10 +62,15 @@ def test_a_fresh_host_in_check_mode(
 def test_an_image_that_would_be_pulled_is_in_the_diff(
     run_module: RunModule, options: dict[str, Any], warned: list[str]
 ) -> None:
-    pulled = {**options, "image": "https://files.example.org/x.sif", "image_sha256": "AB" * 32}
-    result = run_module(llamacpp_instance, pulled, check=True, diff=True)
-    assert result["actions"][0] == f"Pull the image to {options['home']}/shared/x-abababababab.sif"
-    assert result["reasons"][0] == "it is not on the host"
+    with RegistryServer() as server:
+        content = b"#" * 100
+        server.blobs["sha256:x.sif"] = content
+        address = f"http://{server.host}/v2/gpu/llamacpp/blobs/sha256:x.sif"
+        pulled = {**options, "image": address, "image_sha256": "AB" * 32}
+        result = run_module(llamacpp_instance, pulled, check=True, diff=True)
+    path = f"{options['home']}/shared/sha256:x-abababababab.sif"
+    assert result["actions"][:2] == [f"Create the folder {options['home']}/shared", f"Pull {address} to {path}"]
+    assert f"{path} is not there" in result["reasons"]
     assert f'"image_sha256": "{"ab" * 32}"' in result["diff"]["after"]
     assert warned == ["model"]
 
@@ -73,7 +79,7 @@ def test_a_pull_that_is_not_allowed(run_module: RunModule, options: dict[str, An
     never = {**options, "image": "https://files.example.org/x.sif", "image_sha256": "ab" * 32, "pull": "never"}
     result = run_module(llamacpp_instance, never)
     assert result["failed"]
-    assert "it is not on the host, and pull is never" in result["msg"]
+    assert "/shared/x-abababababab.sif is not there. pull is never: bring it there" in result["msg"]
 
 
 def test_what_is_missing_is_refused_all_at_once(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_wrong_options_come_before_everything(run_module: RunModule, options: di
 def test_port_and_arguments_are_refused_together(
     run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def image(self: AnsibleModule, argv: list[str]) -> tuple[int, str, str]:
+    def image(self: AnsibleModule, argv: list[str], environ_update: Any = None) -> tuple[int, str, str]:
         if argv[-1] == "--completion-bash":
             return 1, "", "error: invalid argument: --tempp\n"
         return 0, "--temp N\n" if argv[-1] == "--help" else "/usr/bin/llama-server\n", ""
@@ -187,4 +193,5 @@ def test_a_state_file_of_another_shape_stops_nobody(
 
 def test_every_option_is_in_the_spec_or_about_the_deployment() -> None:
     about = {"state", "home", "image_sha256", "pull", "wait_timeout"}
+    about |= {"image_auth_file", "image_no_https", "image_ca_path"}
     assert set(spec.Spec.__dataclass_fields__) == set(params()) - about
