@@ -44,6 +44,8 @@ class Found:
     # Whom a system unit runs the server as; None where that is who deploys.
     user: str | None
     user_home: str
+    # UUIDs of the GPUs asked for, in PCI order; None where NVML could not be asked, and the operator's words stay.
+    gpus: tuple[str, ...] | None = None
 
 
 def inside(path: str, binds: Sequence[str]) -> str | None:
@@ -59,6 +61,17 @@ def inside(path: str, binds: Sequence[str]) -> str | None:
         return None
     relative = path[len(best[0].rstrip("/")) :].lstrip("/")
     return os.path.join(best[1], relative) if relative else best[1]
+
+
+def outside(path: str, binds: Sequence[str]) -> str:
+    """The file of the host that the container sees under this path; the path itself where no bind covers it."""
+    best = ("", "")
+    for bind in binds:
+        outer, dummy, rest = bind.partition(":")
+        inner = (rest.split(":")[0] or outer).rstrip("/")
+        if (path == inner or path.startswith(inner + "/")) and len(inner) >= len(best[0]):
+            best = (inner, outer.rstrip("/"))
+    return best[1] + path[len(best[0]) :]
 
 
 def all_binds(spec: Spec) -> list[str]:
@@ -90,13 +103,16 @@ def server_argv(spec: Spec, server: str) -> list[str]:
     return argv
 
 
-def container_env(spec: Spec) -> dict[str, str]:
-    """The variables that llama-server sees: the GPUs in the order of nvidia-smi, then the operator's own."""
+def container_env(spec: Spec, gpus: Sequence[str] | None = None) -> dict[str, str]:
+    """The variables that llama-server sees: the GPUs in the order of nvidia-smi, then the operator's own.
+
+    ``gpus`` are the UUIDs that the operator's words mean: an index means another GPU when one drops off the bus.
+    """
     env = {"XDG_CONFIG_HOME": NO_CONFIG}
     if spec.gpus:
         # Without this CUDA numbers the fastest GPU first, and an index would mean another GPU than in nvidia-smi.
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus if gpus is None else gpus)
     return {**env, **dict(spec.env)}
 
 
@@ -120,7 +136,7 @@ def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str
     argv += runtime.ISOLATION
     for bind in [*found.certificates, *all_binds(spec)]:
         argv += ["--bind", bind]
-    for name, value in container_env(spec).items():
+    for name, value in container_env(spec, found.gpus).items():
         argv += ["--env", env_word(name, value)]
     return [*argv, spec.image, *command]
 
@@ -149,4 +165,5 @@ def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> dict
         "stall_timeout": STALL_TIMEOUT,
         "image_sha256": found.image_sha256,
         "model_sha256": found.model_sha256,
+        "gpus": None if found.gpus is None else list(found.gpus),
     }

@@ -91,6 +91,21 @@ def test_inside(path: str, binds: list[str], seen: str | None) -> None:
     assert launch.inside(path, binds) == seen
 
 
+@pytest.mark.parametrize(
+    ("path", "binds", "file"),
+    [
+        ("/models/a.gguf", ["/data/models:/models"], "/data/models/a.gguf"),
+        ("/models/a.gguf", ["/data/models/:/models/:ro"], "/data/models/a.gguf"),
+        ("/data/a.gguf", ["/data"], "/data/a.gguf"),
+        ("/models/side/p.gguf", ["/data/models:/models", "/other:/models/side"], "/other/p.gguf"),
+        ("/models2/a.gguf", ["/data/models:/models"], "/models2/a.gguf"),
+        ("/host/data/a.gguf", ["/:/host"], "/data/a.gguf"),
+    ],
+)
+def test_outside(path: str, binds: list[str], file: str) -> None:
+    assert launch.outside(path, binds) == file
+
+
 def test_binds_are_added_only_for_what_is_not_covered() -> None:
     assert launch.all_binds(a_spec()) == ["/data/models:/models"]
     assert launch.all_binds(a_spec(binds=[])) == ["/data/models:/models:ro"]
@@ -106,6 +121,17 @@ def test_the_model_and_the_keys_are_named_as_the_container_sees_them() -> None:
     argv = launch.server_argv(a_spec(binds=["/data:/d"], api_key_file="/data/keys"), SERVER)
     assert argv[2] == MODEL.replace("/data", "/d")
     assert argv[-1] == "/d/keys"
+
+
+def test_the_gpus_are_named_by_uuid_where_they_are_known() -> None:
+    value = a_launch(found(gpus=("GPU-0a", "GPU-3b")))
+    assert "CUDA_VISIBLE_DEVICES=GPU-0a,GPU-3b" in value["argv"]
+    assert value["gpus"] == ["GPU-0a", "GPU-3b"]
+    # Another GPU behind the same index is another launch.
+    assert value["id"] != a_launch(found(gpus=("GPU-0a", "GPU-9c")))["id"]
+    unknown = a_launch()
+    assert "CUDA_VISIBLE_DEVICES=0,1,2,3" in unknown["argv"]
+    assert unknown["gpus"] is None
 
 
 def test_the_environment() -> None:
