@@ -31,10 +31,18 @@ options:
   state:
     description:
       - V(present) has the model there, V(absent) removes all its files and their records.
+      - V(absent) is refused while an instance of O(home) has the model, or had it in its last release, and while a
+        process has it open, as far as this user can see that; unless O(force=true).
       - Without O(repo), O(url) and O(src), V(present) only verifies that the model is there, and fails where it is not.
     type: str
     choices: [present, absent]
     default: present
+  force:
+    description:
+      - Whether V(absent) also removes a model that is in use. A server that has it loaded keeps it until it is started
+        again, and an instance that had it in its last release cannot go back to that.
+    type: bool
+    default: false
   repo:
     description:
       - The repository on the model hub that has the model, such as V(unsloth/GLM-4.7-Flash-GGUF).
@@ -394,6 +402,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python imp
     ensure_library,
     prefer_library,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
 
 
@@ -433,8 +442,11 @@ def run(module: AnsibleModule) -> dict:
         module.warn(warning)
     observed = observe(wanted, foresee=module.check_mode)
     steps = plan(wanted, observed)
-    if steps.refusals:
-        module.fail_json(msg=sentences(steps.refusals), problems=list(steps.refusals))
+    refusals = list(steps.refusals)
+    if wanted.state == "absent" and not params["force"]:
+        refusals += users.problems(params["home"] or default_home(), [file.path for file in wanted.files])
+    if refusals:
+        module.fail_json(msg=sentences(refusals), problems=refusals)
     if module.check_mode:
         files, more = foreseen(wanted, observed, steps), {}
     else:
@@ -456,6 +468,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "force": {"type": "bool", "default": False},
             "repo": {"type": "str"},
             "file": {"type": "str"},
             "revision": {"type": "str", "default": "main"},

@@ -26,11 +26,19 @@ options:
     required: true
   state:
     description:
-      - V(present) has the image there, V(absent) removes it and its record. A server that runs from it keeps running.
+      - V(present) has the image there, V(absent) removes it and its record.
+      - V(absent) is refused while an instance of O(home) has the image, or had it in its last release, and while a
+        process has it open, as far as this user can see that; unless O(force=true).
       - Without O(src), V(present) only verifies that the image is there, and fails where it is not.
     type: str
     choices: [present, absent]
     default: present
+  force:
+    description:
+      - Whether V(absent) also removes an image that is in use. A server that runs from it keeps running until it is
+        started again, and an instance that had it in its last release cannot go back to that.
+    type: bool
+    default: false
   src:
     description:
       - Where the image comes from, if the host does not have it yet.
@@ -289,6 +297,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.regist
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import default_home, ensure_library
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
 
 
@@ -339,8 +348,11 @@ def run(module: AnsibleModule) -> dict:
         module.fail_json(msg=sentences(problems), problems=problems)
     observed = observe(wanted, command, network.resolve, foresee=module.check_mode)
     steps = plan(wanted, observed)
-    if steps.refusals:
-        module.fail_json(msg=sentences(steps.refusals), problems=list(steps.refusals))
+    refusals = list(steps.refusals)
+    if wanted.state == "absent" and not params["force"]:
+        refusals += users.problems(params["home"] or default_home(), [wanted.path])
+    if refusals:
+        module.fail_json(msg=sentences(refusals), problems=refusals)
     more: dict = {}
     if not module.check_mode:
         applied = apply(wanted, observed, steps, command, network)
@@ -362,6 +374,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "force": {"type": "bool", "default": False},
             "src": {"type": "str"},
             "sha256": {"type": "str"},
             "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},

@@ -288,9 +288,15 @@ def facts(
         problems.append(
             f"image: no llama-server was found in {image.path} (looked on the image's PATH and at "
             f"{', '.join(runtime.SERVER_PATHS)}). Name it with server_path, or use another image."
-            + (f" {os.path.basename(program)} said: {said[-400:]}" if said else "")
+            + (f" {os.path.basename(program)} said: {_plainly(said)}" if said else "")
         )
     return found, missing, problems
+
+
+def _plainly(said: str) -> str:
+    """What a runtime says, in one line, without what it says to everything."""
+    lines = [line.strip() for line in said.splitlines()]
+    return " ".join(line for line in lines if not line.startswith(("INFO:", "WARNING:")))[-400:] or "nothing"
 
 
 def _facts(image: Image, stamp: list[int] | None, sha256: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
