@@ -10,18 +10,20 @@ works without Ansible, so it imports the standard library alone and nothing of t
 
 A manager knows when a process exits. What it cannot know about llama-server, this program does: it is ready only when
 ``/health`` answers 200 (it listens, and answers 503, from its first second); it hangs when ``/health`` is silent or its
-busy slots stand still; TERM cuts the requests in flight, so they are waited for first; a killed container parent leaves
-its FUSE process behind.
+busy slots stand still; TERM cuts the requests in flight, so its door is shut and they are waited for first; a killed
+container parent leaves its FUSE process behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -30,6 +32,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
@@ -46,10 +49,16 @@ SECOND_TERM = 5.0  # s after the first TERM: with a client still connected, llam
 GRACE = 10.0  # s between TERM and KILL, and between KILL and giving up, for what a former run left
 SWEEP_GRACE = 2.0  # s for the container's FUSE helpers to leave by themselves after the server
 FAILED_START_PAUSE = 10.0  # s, see Runner.pause
+KNOCK = 0.5  # s for a server to take a connection
+DRAIN_EVERY = 0.05  # s between two looks at the connections while the last requests end
+SLOTS_FIRST, SLOTS_LAST = 0.3, 4.0  # s between two looks at the slots then; an idle connection lives for 5 s
+STOP_SLACK = 45  # s on top of drain and stop, after which a runner that hangs in its own stop is killed
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h, the same on every architecture; Linux 5.6
+LISTENS, CONNECTED = "0A", ("01", "08")  # states in /proc/net/tcp; 08: the client has said all, and still listens
 LIBC = ctypes.CDLL(None)
 # Never through a proxy, and the certificate of our own server on this host carries some public name if it carries any.
 OPENER = urllib.request.build_opener(
@@ -134,6 +143,106 @@ def working(value: Any) -> list[dict[str, Any]]:
     """The slots in an answer of /slots that work on a request; none where it does not tell."""
     slots = value if isinstance(value, list) else []
     return [slot for slot in slots if isinstance(slot, dict) and slot.get("is_processing")]
+
+
+def tcp(url: str) -> dict[int, tuple[str, str]]:
+    """State and inode, by the other end's port, of this host's TCP sockets whose own end has the port of url.
+
+    The inode is "0" as long as the server has not taken the connection. A listening socket has no other end: port 0.
+    """
+    port, found = urllib.parse.urlsplit(url).port, {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+        except OSError:
+            continue
+        ports = [(row, [int(end.rpartition(":")[2], 16) for end in row[1:3]]) for row in rows]
+        found.update({other: (row[3], row[9]) for row, (own, other) in ports if own == port})
+    return found
+
+
+def taken(url: str) -> int:
+    """Number of connections that the server has taken and whose client still listens."""
+    return sum(state in CONNECTED and inode != "0" for state, inode in tcp(url).values())
+
+
+def shut_door(url: str, pids: list[int]) -> bool:
+    """Have no new connection taken at url by these processes; those that are taken go on. False where that cannot be.
+
+    llama-server closes its door only together with every stream, and accept() that fails ends it, except for want of a
+    file descriptor, which it waits for (cpp-httplib, Server::listen_internal). So it is left without one. A knock makes
+    the accept() that waits already return; from then on the port can be closed, for which its socket is borrowed, as a
+    debugger would. Where that is not allowed, or the kernel is older than 5.6, who comes waits in front, and is sent
+    away when the server ends.
+    """
+    sockets = tcp(url)
+    listens = {f"socket:[{inode}]" for state, inode in sockets.values() if state == LISTENS}
+    comes_and_goes = {f"socket:[{inode}]" for state, inode in sockets.values() if state != LISTENS}
+    for pid in pids:
+        try:
+            files = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+            door = next((fd for fd, file in files.items() if file in listens), None)
+            if door is None:
+                continue
+            # Not 0: poll() takes no more descriptors than that either.
+            limit = next(fd for fd in range(len(files) + 1) if files.get(fd, "") in {"", *comes_and_goes})
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+        except OSError:  # gone, or not ours
+            continue
+        with contextlib.suppress(OSError, AttributeError):  # an old kernel, or a Python that was built on one
+            close_port(url, pid, door)
+        return True
+    return False
+
+
+def close_port(url: str, pid: int, door: int) -> None:
+    """Have the listening socket, a descriptor of the process, refuse who comes; see shut_door. May raise OSError."""
+    parts = urllib.parse.urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=PROBE_TIMEOUT) as knock:
+        deadline = time.monotonic() + KNOCK
+        while tcp(url).get(knock.getsockname()[1], ("", "0"))[1] == "0" and time.monotonic() < deadline:
+            time.sleep(0.002)
+        # Taken, or somebody else was in its place: in either case no accept() waits any more.
+        time.sleep(0.01)
+        handle = os.pidfd_open(pid)
+        borrowed = LIBC.syscall(SYS_PIDFD_GETFD, handle, door, 0)
+        os.close(handle)
+        if borrowed >= 0:
+            with socket.socket(fileno=borrowed) as listener:
+                listener.shutdown(socket.SHUT_RD)
+
+
+class Line:
+    """One connection for all questions of a drain: behind a shut door nobody gets another."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self.headers = {"Authorization": "Bearer " + key} if key else {}
+        self.connection: http.client.HTTPConnection | None
+        if parts.scheme == "https":
+            context = ssl._create_unverified_context()
+            self.connection = http.client.HTTPSConnection(parts.netloc, timeout=PROBE_TIMEOUT, context=context)
+        else:
+            self.connection = http.client.HTTPConnection(parts.netloc, timeout=PROBE_TIMEOUT)
+
+    def ask(self, path: str) -> tuple[int | None, bytes]:
+        """HTTP status and body; status None when there is no answer, and from then on."""
+        if self.connection is None:
+            return None, b""
+        try:
+            self.connection.request("GET", path, headers=self.headers)
+            answer = self.connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return None, b""
+
+    def close(self) -> None:
+        """Hang up."""
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
 
 
 class Process(NamedTuple):
@@ -284,7 +393,7 @@ class Runner:
         me = process(os.getpid())
         self.state: dict[str, Any] = {"runner_pid": os.getpid(), "runner_start": me and me.start, "boot": boot_id()}
         self.state.update(launch=launch.id, started=None, container_pid=None, server_pid=None, server_start=None)
-        self.state.update(ready=None, exit=None)
+        self.state.update(ready=None, cut=0, exit=None)
 
     def run(self) -> int:
         """Start, watch, stop, clean up; returns the exit status for the manager."""
@@ -395,7 +504,10 @@ class Runner:
         while self.status is None:
             if self.wait(next_look - time.monotonic()):
                 self.notify("STOPPING=1")
-                self.drain()
+                limit = self.drain_limit()
+                signal.alarm(int(limit + self.launch.stop_timeout) + STOP_SLACK)  # no manager has to know the limit
+                if self.state["ready"]:
+                    self.drain(limit)
                 self.stop(self.launch.stop_timeout)
             elif self.status is None and time.monotonic() >= next_look:
                 trouble = self.look() if self.state["ready"] else self.look_at_start()
@@ -456,24 +568,57 @@ class Runner:
         if code is not None and (not busy or busy != self.last_seen):
             self.moved_at, self.last_seen = time.monotonic(), busy
 
-    def busy(self) -> int:
-        """Number of requests in work; 0 also where the server refuses to tell, 1 where it is too busy to tell."""
-        url, key = self.launch.url, self.key
-        if self.may_sleep:
-            props = get(url, "/props", PROBE_TIMEOUT, key)[1]
-            if isinstance(props, dict) and props.get("is_sleeping"):
-                return 0
-        code, value = get(url, "/slots", PROBE_TIMEOUT, key)
-        return len(working(value)) if code else int(health(url, PROBE_TIMEOUT) == 200)
+    def in_work(self, line: Line) -> int | None:
+        """Number of slots that work on a request; None where the server does not tell."""
+        if self.may_sleep and b'"is_sleeping":true' in line.ask("/props")[1].replace(b" ", b""):
+            return 0
+        code, body = line.ask("/slots")
+        try:
+            value = json.loads(body) if code == 200 else None
+        except ValueError:
+            value = None
+        return len(working(value)) if isinstance(value, list) else None
 
-    def drain(self) -> None:
-        """Let the requests in flight end, which TERM would cut: for drain_timeout seconds, or until asked again."""
-        deadline = time.monotonic() + self.launch.drain_timeout
-        while self.state["ready"] and self.status is None and (busy := self.busy()):
+    def drain_limit(self) -> float:
+        """Seconds that a drain may take: as instance.json says by now, so that a change of it needs no restart."""
+        try:
+            return read_launch(self.directory).drain_timeout
+        except ConfigError:
+            return self.launch.drain_timeout
+
+    def drain(self, limit: float) -> None:
+        """Shut the door and let the requests in flight end, which TERM would cut; bounded, as by being asked again.
+
+        All is done when nobody is connected, or when the slots are idle at two looks: who is connected then, waits with
+        the next request. Whom the server does not tell, goes by the connections alone; idle ones it ends after 5 s.
+        With a door that cannot be shut somebody new may come at any time, so there the first idle look has to do.
+        """
+        url, begin, line = self.launch.url, time.monotonic(), Line(self.launch.url, self.key)
+        slots = self.in_work(line)  # also sees to it that the line is taken before the door is shut
+        shut = shut_door(url, [self.child, *below(self.child)])
+        if not shut:
+            self.log.mark("the server's door cannot be shut, so it takes new requests until it is idle")
+        pause = SLOTS_FIRST if shut else DRAIN_EVERY
+        look = begin + pause
+        while self.status is None:
+            idle = slots == 0 and not shut
+            others = taken(url) - (line.connection is not None)
+            if not idle and (time.monotonic() >= look or (others <= 0 and slots)):
+                if line.connection is None and not shut:
+                    line = Line(url, self.key)
+                before, slots = slots, self.in_work(line)
+                idle = slots == 0 and (before == 0 or not shut)
+                pause = min(pause * 1.5, SLOTS_LAST) if shut else pause
+                look = time.monotonic() + pause
+            if idle or (others <= 0 and not slots):
+                break
+            busy = slots or max(others, 1)
             self.notify(f"STATUS=stopping, waiting for {busy} request(s)")
-            if self.wait(0.25) or time.monotonic() > deadline:
-                self.log.mark(f"stopping with {busy} request(s) unfinished")
-                return
+            if self.wait(DRAIN_EVERY) or time.monotonic() - begin > limit:
+                self.log.mark(f"stopping with {busy} request(s) unfinished after {time.monotonic() - begin:.0f} s")
+                self.save(cut=busy)
+                break
+        line.close()
 
     def stop(self, patience: float) -> None:
         """TERM, TERM again, and KILL after patience seconds; asked again to stop, the next of these at once."""

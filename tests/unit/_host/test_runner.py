@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -28,21 +29,30 @@ import json, os, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 here = os.path.dirname(os.path.abspath(__file__))
 terms = 0
+# Opened once: while the door is shut, there is no descriptor left.
+told, requests = open(here + "/behaviour"), open(here + "/requests", "a")
 def behaviour():
-    with open(here + "/behaviour") as file:
-        return json.load(file)
+    return json.loads(os.pread(told.fileno(), 4096, 0))
 def term(number, frame):
     global terms
     terms += 1
-    with open(here + "/terms", "a") as file:
-        file.write("TERM\\n")
+    os.write(requests.fileno(), b"TERM\\n")
     if behaviour()["term"] == "leave" or (behaviour()["term"] == "leave at the second" and terms == 2):
         print("bye", flush=True)
         os._exit(terms - 1)
 class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     def do_GET(self):
-        with open(here + "/requests", "a") as file:
-            file.write(self.path + " " + str(self.headers.get("Authorization")) + "\\n")
+        os.write(requests.fileno(), (self.path + " " + str(self.headers.get("Authorization")) + "\\n").encode())
+        if self.path == "/stream":  # an answer in parts, for as long as the slots are busy
+            self.send_response(200)
+            self.end_headers()
+            while behaviour()["slots"] == 501 or behaviour()["slots"][0]["is_processing"]:
+                self.wfile.write(b"token ")
+                time.sleep(0.02)
+            self.wfile.write(b"done")
+            self.close_connection = True
+            return
         value = behaviour()[self.path[1:]]
         status, body = (value, b"{{}}") if isinstance(value, int) else (200, json.dumps(value).encode())
         self.send_response(status)
@@ -85,7 +95,7 @@ for name, value in (item.split("=") for item in sys.argv[3:]):
 sys.exit(runner.main([sys.argv[1], sys.argv[2]]))
 """
 FAST = ["START_EVERY=0.05", "PROBE_EVERY=0.1", "PROBE_TIMEOUT=0.5", "SECOND_TERM=0.5"]
-FAST += ["GRACE=2", "SWEEP_GRACE=0.2", "FAILED_START_PAUSE=0.2"]
+FAST += ["SLOTS_FIRST=0.05", "GRACE=2", "SWEEP_GRACE=0.2", "FAILED_START_PAUSE=0.2"]
 BUSY = [{"id": 0, "is_processing": True, "id_task": 7, "params": {}, "next_token": [{"n_decoded": 5}]}]
 IDLE = [{"id": 0, "is_processing": False}]
 
@@ -112,6 +122,7 @@ class Instance:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
+        (folder / "requests").touch()
         for name, text in (("llama-server", SERVER), ("container", CONTAINER)):
             path = folder / name
             path.write_text(text.format(python=sys.executable))
@@ -132,8 +143,9 @@ class Instance:
     def behave(self, **behaviour: Any) -> None:
         path = self.folder / "behaviour"
         old = json.loads(path.read_text()) if path.exists() else {}
-        (self.folder / "behaviour.new").write_text(json.dumps({**old, **behaviour}))
-        (self.folder / "behaviour.new").rename(path)
+        # In place and in one piece, because the server has opened it once.
+        with open(path, "r+b" if path.exists() else "wb", buffering=0) as file:
+            file.write(json.dumps({**old, **behaviour}).encode().ljust(4096))
 
     def start(self, *constants: str, **environ: str) -> subprocess.Popen[str]:
         (self.folder / "instance.json").write_text(json.dumps({"launch": self.launch}))
@@ -156,6 +168,10 @@ class Instance:
     def pids(self) -> list[int]:
         """The container's parent, its helper, the server."""
         return list(map(int, (self.folder / "pids").read_text().split()))
+
+    def terms(self) -> int:
+        """How often TERM came to the server."""
+        return (self.folder / "requests").read_text().count("TERM")
 
     def log(self) -> str:
         return (self.folder / "llama-server.log").read_text()
@@ -215,31 +231,96 @@ def test_drain_waits_for_a_busy_slot(instance: Instance) -> None:
     process.terminate()
     asked = (instance.folder / "requests").read_text().count("/slots")
     until(lambda: (instance.folder / "requests").read_text().count("/slots") > asked + 2, "draining")
-    assert not (instance.folder / "terms").exists()
+    assert instance.terms() == 0
     instance.behave(slots=IDLE)
     assert ended(process) == 0
-    assert (instance.folder / "terms").read_text() == "TERM\n"
+    assert instance.terms() == 1
+
+
+def stream(instance: Instance) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """A request in flight."""
+    client = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=LIMIT)
+    client.request("GET", "/stream")
+    answer = client.getresponse()
+    assert answer.read(5) == b"token"
+    return client, answer
+
+
+def refused(instance: Instance) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", instance.port), timeout=LIMIT).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this Python was built on an old kernel")
+def test_whoever_is_in_is_served_to_the_end_and_nobody_new_comes_in(instance: Instance) -> None:
+    instance.behave(slots=BUSY)
+    process = instance.start()
+    instance.ready(process)
+    client, answer = stream(instance)
+    process.terminate()
+    until(lambda: refused(instance), "a shut door")
+    time.sleep(0.2)
+    assert refused(instance)
+    assert instance.terms() == 0
+    instance.behave(slots=IDLE)
+    assert answer.read().endswith(b"token done")
+    assert ended(process) == 0
+    assert instance.running()["cut"] == 0
+    client.close()
+
+
+def test_a_server_that_does_not_tell_is_left_when_its_last_client_has_gone(instance: Instance) -> None:
+    instance.behave(slots=BUSY)
+    process = instance.start()
+    instance.ready(process)
+    client, answer = stream(instance)
+    instance.behave(slots=501)
+    answer.close()
+    client.close()
+    process.terminate()
+    assert ended(process) == 0
+    assert instance.running()["cut"] == 0
+
+
+def test_what_is_cut_is_counted_and_the_limit_is_the_newest(instance: Instance) -> None:
+    instance.launch.update(drain_timeout=1000)
+    instance.behave(slots=BUSY)
+    process = instance.start()
+    instance.ready(process)
+    client, dummy = stream(instance)
+    instance.launch.update(drain_timeout=0.3)
+    (instance.folder / "instance.json").write_text(json.dumps({"launch": instance.launch}))
+    process.terminate()
+    assert ended(process) == 0
+    assert instance.running()["cut"] == 1
+    assert "stopping with 1 request(s) unfinished after" in instance.log()
+    client.close()
 
 
 @pytest.mark.parametrize(
-    ("slots", "health", "busy"),
+    ("slots", "sleeping", "working"),
     [
-        ((200, BUSY), 200, 1),
-        ((200, IDLE), 200, 0),
-        ((200, {"error": "x"}), 200, 0),
-        ((200, ["x"]), 200, 0),
-        ((501, None), 200, 0),
-        ((None, None), 200, 1),  # in the middle of a long batch
-        ((None, None), None, 0),  # stopped, or gone
+        ((200, BUSY), False, 1),
+        ((200, IDLE), False, 0),
+        ((200, {"error": "x"}), False, None),
+        ((200, ["x"]), False, 0),
+        ((501, {}), False, None),
+        ((None, {}), False, None),  # in the middle of a long batch, or gone
+        ((200, BUSY), True, 0),  # asking for the slots would wake it
     ],
 )
-def test_what_is_waited_for(
-    slots: Any, health: int | None, busy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = {"/slots": slots, "/health": (health, None)}
-    monkeypatch.setattr(runner, "get", lambda url, path, *rest: answers[path])
-    launch = runner.Launch("one", ["x"], {}, "http://127.0.0.1:1")
-    assert runner.Runner(str(tmp_path), launch).busy() == busy
+def test_what_is_waited_for(slots: Any, sleeping: bool, working: int | None, tmp_path: Path) -> None:
+    answers = {"/slots": slots, "/props": (200, {"is_sleeping": sleeping})}
+
+    class Line(runner.Line):
+        def ask(self, path: str) -> tuple[int | None, bytes]:
+            return answers[path][0], json.dumps(answers[path][1]).encode()
+
+    launch = runner.Launch("one", ["x", "--sleep-idle-seconds", "9"], {}, "http://127.0.0.1:1")
+    assert runner.Runner(str(tmp_path), launch).in_work(Line(launch.url, None)) == working
 
 
 def test_a_second_term_ends_the_drain_and_status_1_of_a_second_term_is_clean(instance: Instance) -> None:
@@ -252,7 +333,7 @@ def test_a_second_term_ends_the_drain_and_status_1_of_a_second_term_is_clean(ins
     process.terminate()
     assert ended(process) == 0
     assert instance.running()["exit"]["status"] == 1
-    assert (instance.folder / "terms").read_text() == "TERM\nTERM\n"
+    assert instance.terms() == 2
     assert "stopping with 1 request(s) unfinished" in instance.log()
 
 
