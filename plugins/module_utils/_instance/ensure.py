@@ -23,6 +23,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
     preflight,
     prove,
     record,
+    starter,
     survey,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
@@ -192,6 +193,7 @@ def _decide(case: Case) -> Decision:
     if "start" in plan.kinds(steps):
         runner = observe.running(case.former or place).get("runner_pid")
         problems += preflight.port_problems(spec, place.home, runner)
+        problems += starter.problems(place.manager.name, found.runtime, request.run)
     if steps and not case.image.comes and not missing and not found.problems:
         problems += preflight.argument_problems(spec, want.record["launch"]["argv"], request.run)
     # In check mode an earlier task would have brought what is missing, for all we know.
