@@ -28,12 +28,13 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.probe 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import Progress
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import Changed
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, Place, Source
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import Job, Stream, Tally, Worker
 
 __all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "content_id", "fetch", "inspect"]
 
-# What is asked for at once, claimed at once, and fetched again per connection when the process dies (facts: 16 MiB is
-# fastest).
+# What is asked for at once (facts: 16 MiB is fastest). At most so much per connection is fetched again when the process
+# dies.
 CHUNK = 16 << 20
 # How often a file may change at its source or its part vanish under us before we say so.
 ROUNDS = 4
@@ -196,7 +197,9 @@ class _Round:
             pieces = Pieces(remote.size, chunk, part.facts.have)
             resumed = pieces.bytes()
             if_range = None if sha256 else remote.validator
-            job = Job(places, pieces, part, self._tally, Pace(max_rate), if_range, self._ca_path, self._timeout)
+            syncer = Syncer(part.handle, pieces, part.journal.claim, chunk, connections if remote.ranged else 1)
+            pace = Pace(max_rate)
+            job = Job(places, pieces, part, syncer, self._tally, pace, if_range, self._ca_path, self._timeout)
             digest = self._arrive(job, connections if remote.ranged else 0, progress, resumed)
             if sha256 in (None, digest):
                 part.deliver()
@@ -222,12 +225,10 @@ class _Round:
         pieces = job.pieces
         frontier = Frontier(job.part.handle, pieces, job.part.facts.prefix, job.part.journal.note)
         meter: deque[tuple[float, int]] = deque()
+        workers = [Worker(job, number) for number in range(connections)] or [Stream(job, 0)]
         try:
-            frontier.start()
-            for number in range(connections):
-                Worker(job, number).start()
-            if not connections:
-                Stream(job, 0).start()
+            for thread in (job.syncer, frontier, *workers):
+                thread.start()
             told = 0.0
             while not pieces.stopped:
                 with pieces.changed:
@@ -236,11 +237,15 @@ class _Round:
                 if time.monotonic() - told >= 0.25:
                     told = time.monotonic()
                     drop_slow(job.alive())
+                    for worker in workers:
+                        worker.cut()
                     if progress is not None:
                         progress(_progress(job, frontier, meter, resumed))
         except BaseException as failure:
             pieces.fail(failure)
             raise
+        finally:
+            job.syncer.end()
         if pieces.failure is None:
             return frontier.digest or ""
         if isinstance(pieces.failure, FetchError):

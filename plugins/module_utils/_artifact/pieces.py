@@ -34,7 +34,6 @@ class Piece:
     place: Place | None = None
     began: float = 0.0
     began_at: int = 0
-    renewed: bool = False
     takeovers: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -70,15 +69,22 @@ class Pieces:
         self._todo = [piece.index for piece in self.all if piece.at < piece.end]
         self._flying: set[Piece] = set()
         self._open = set(self._todo)
+        self._unclaimed: set[int] = set()
 
     def whole(self, index: int) -> bool:
-        """Whether piece ``index`` is written and its owner has said so."""
+        """Whether piece ``index`` is written to its end."""
         return index not in self._open
 
     @property
     def left(self) -> int:
         """Pieces that are not whole."""
         return len(self._open)
+
+    @property
+    def flying(self) -> int:
+        """Bytes that are asked for, or about to be, and not written."""
+        with self.changed:
+            return sum(piece.end - piece.at for piece in self._flying)
 
     def bytes(self) -> int:
         """Bytes of the file that are written."""
@@ -116,6 +122,7 @@ class Pieces:
             piece.owner, piece.place = owner, place
             piece.began, piece.began_at = now, piece.at
         self._flying.add(piece)
+        self._unclaimed.add(piece.index)
         return piece
 
     def give_back(self, owner: object, piece: Piece) -> None:
@@ -126,7 +133,7 @@ class Pieces:
                 self.changed.notify_all()
 
     def finish(self, owner: object, piece: Piece) -> None:
-        """Its owner has written and claimed all of it."""
+        """Its owner has written all of it."""
         with self.changed:
             if self._revoke(piece, owner):
                 self._open.discard(piece.index)
@@ -136,15 +143,17 @@ class Pieces:
         """What is written of piece ``index`` is not what it should be: fetch it again."""
         with self.changed:
             piece = self.all[index]
-            piece.at, piece.renewed = piece.start, False
+            piece.at = piece.start
             self._open.add(index)
             heapq.heappush(self._todo, index)
             self.changed.notify_all()
 
-    def standing(self) -> list[tuple[int, int]]:
-        """(index, bytes written) of every piece under way: what one sync of the file makes safe as well."""
+    def written(self) -> list[tuple[int, int]]:
+        """(index, bytes written) of every piece that was worked at since the last call: what a sync makes safe."""
         with self.changed:
-            return [(piece.index, piece.at - piece.start) for piece in self._flying]
+            found = [(index, self.all[index].at - self.all[index].start) for index in sorted(self._unclaimed)]
+            self._unclaimed = {piece.index for piece in self._flying}
+            return found
 
     def done_elsewhere(self) -> None:
         """Another process has made the file whole."""

@@ -19,7 +19,12 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges
     failed,
     refused,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, Place, Source
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import (
+    Address,
+    FetchError,
+    Place,
+    Source,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import Tally
 
 
@@ -68,19 +73,19 @@ def probe(
 
 def _first_answer(client: Client, place: Place, size: int | None, tally: Tally, spare: bool) -> Answer | None:
     """The answer to a request for the first byte; None if the place had to be dropped."""
-    renewed = False
+    address: Address | None = None
     while place.dropped is None:
         time.sleep(max(0.0, place.not_before - time.monotonic()))
-        began = time.monotonic()
-        generation = place.address()[2]
+        began, generation = time.monotonic(), place.generation
         try:
-            return client.ask(place, 0, 1, size)
+            return client.ask(place, 0, 1, size, address=address)
         except Retry as failure:
             tally.retry()
             failed(place, failure, began, generation, spare)
+            address = None
         except Refused as failure:
             tally.retry()
-            renewed = refused(place, failure, not renewed)
+            address = refused(place, failure)
     return None
 
 

@@ -7,6 +7,7 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import re
 import socket
@@ -25,6 +26,7 @@ except ImportError:  # the module reports it with missing_required_lib before an
     HTTPError = ReadTimeoutError = OSError  # type: ignore[assignment,misc]
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import (
+    Address,
     FetchError,
     Place,
     origin,
@@ -49,9 +51,9 @@ class Retry(Exception):
 class Refused(Exception):
     """Asking the same again is of no use; ``denied``: a fresh signature or token may help."""
 
-    def __init__(self, words: str, generation: int, denied: bool = False) -> None:
+    def __init__(self, words: str, address: Address, denied: bool = False) -> None:
         super().__init__(words)
-        self.generation = generation
+        self.address = address
         self.denied = denied
 
 
@@ -82,6 +84,13 @@ class Answer:
 
     def close(self) -> None:
         self.response.close()
+
+    def cut(self) -> None:
+        """End the connection under a read of another thread, which then fails."""
+        with contextlib.suppress(OSError, AttributeError):  # it is over already
+            connection = self.body.fp.raw._sock
+            # Not its own shutdown: one of TLS takes the decryption away from under that thread.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
@@ -126,15 +135,16 @@ def failed(place: Place, failure: Retry, began: float, generation: int, spare: b
     place.failed(str(failure), began, failure.after, spare)
 
 
-def refused(place: Place, failure: Refused, again: bool) -> bool:
-    """Whether the place has a fresh address to ``again`` ask at; it is dropped if not."""
+def refused(place: Place, failure: Refused) -> Address | None:
+    """A fresh address to ask once more at; where there is none, or that was one, the place is dropped."""
     try:
-        if again and (place.renew if failure.denied else place.forget)(failure.generation):
-            return True
-        place.drop(str(failure))
+        address = place.renew(failure.address, failure.denied)
     except FetchError as unresolved:
         place.drop(f"{failure}; and no fresh address: {unresolved}")
-    return False
+        return None
+    if address is None:
+        place.drop(str(failure))
+    return address
 
 
 class Client:
@@ -150,21 +160,33 @@ class Client:
     def close(self) -> None:
         self._session.close()
 
-    def ask(self, place: Place, start: int, end: int | None, total: int | None, if_range: str | None = None) -> Answer:
+    def ask(
+        self,
+        place: Place,
+        start: int,
+        end: int | None,
+        total: int | None,
+        if_range: str | None = None,
+        address: Address | None = None,
+    ) -> Answer:
         """Request bytes [start, end) of a file of ``total`` bytes (None: not known yet); ``end`` None: the whole file.
 
-        Raises Retry, Refused or Changed. An answer to the whole file where a range was asked is returned with
-        ``ranged`` False.
+        At ``address``, else where the place says. Raises Retry, Refused or Changed. An answer to the whole file where a
+        range was asked is returned with ``ranged`` False.
         """
-        url, headers, generation = place.address()
-        first = url
+        try:
+            asked = address or place.address()
+        except FetchError as unresolved:
+            nowhere = Address(place.source.url, {}, place.generation, True)
+            raise Refused(f"no fresh address: {unresolved}", nowhere) from None
+        url, headers = asked.url, asked.headers
         send = {"Accept-Encoding": "identity", "User-Agent": "gpufleet.llamacpp"}
         if end is not None:
             send["Range"] = f"bytes={start}-{end - 1}"
             if if_range is not None:
                 send["If-Range"] = if_range
         for _hop in range(REDIRECTS_MAX + 1):
-            response = self._get(url, {**send, **headers})
+            response = self._get(url, {**send, **headers}, asked)
             target = self._session.get_redirect_target(response)
             if target is None:
                 break
@@ -174,14 +196,13 @@ class Client:
                 headers = {}
             url = target
         else:
-            raise Refused(f"more than {REDIRECTS_MAX} redirects", generation)
+            raise Refused(f"more than {REDIRECTS_MAX} redirects", asked)
         try:
-            answer = self._meaning(response, url, headers, generation, start, end, total, if_range)
+            answer = self._meaning(response, url, headers, asked, start, end, total, if_range)
         except BaseException:
             response.close()
             raise
-        if url != first:
-            place.settle(generation, url, headers)
+        place.settle(asked, url, headers)
         return answer
 
     def read(self, answer: Answer, into: memoryview) -> int:
@@ -196,7 +217,7 @@ class Client:
         if answer.body.isclosed():
             answer.response.raw.release_conn()
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> Any:
+    def _get(self, url: str, headers: Mapping[str, str], asked: Address) -> Any:
         try:
             return self._session.get(
                 url,
@@ -209,10 +230,10 @@ class Client:
         except requests.exceptions.SSLError as broken:
             words = self._words(broken, url, headers)
             if "CERTIFICATE_VERIFY_FAILED" in words:
-                raise Refused(f"{words}; if the certificate is right, give its authority as ca_path", -1) from None
+                raise Refused(f"{words}; if the certificate is right, give its authority as ca_path", asked) from None
             raise Retry(words) from None
         except ValueError as broken:  # no URL, or of a scheme that requests does not know
-            raise Refused(self._words(broken, url, headers), -1) from None
+            raise Refused(self._words(broken, url, headers), asked) from None
         except (requests.exceptions.RequestException, HTTPError, OSError) as broken:
             raise Retry(self._words(broken, url, headers)) from None
 
@@ -234,7 +255,7 @@ class Client:
         response: Any,
         url: str,
         headers: Mapping[str, str],
-        generation: int,
+        asked: Address,
         start: int,
         end: int | None,
         total: int | None,
@@ -247,10 +268,10 @@ class Client:
             words = self._refusal(response, url, headers)
             if status >= 500 or status in (408, 425, 429):
                 raise Retry(words, retry_after(got) if status in (429, 503) else None)
-            raise Refused(words, generation, denied=status in (401, 403))
+            raise Refused(words, asked, denied=status in (401, 403))
         if got.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             words = f"answered with Content-Encoding {got['Content-Encoding']} where identity was asked"
-            raise Refused(words, generation)
+            raise Refused(words, asked)
         if got.get("Content-Type", "").lower().startswith("text/html"):
             raise Retry("answered with an HTML page instead of the file (a login or error page?)")
         validator = validator_of(got)
@@ -260,13 +281,13 @@ class Client:
             length = got.get("Content-Length", "")
             size = int(length) if length.isdigit() else None
             if None not in (size, total) and size != total:
-                raise Refused(f"has {_amount(size)} where {total} are expected; another file or revision?", generation)
+                raise Refused(f"has {_amount(size)} where {total} are expected; another file or revision?", asked)
             return Answer(response, 0, size, size, False, validator, url, headers)
         found = content_range(got.get("Content-Range", ""))
         if found is None or end is None:
             raise Retry(f"answered 206 with Content-Range {got.get('Content-Range')!r} to a request for {start}-{end}")
         if total is not None and found[2] not in (None, total):
-            raise Refused(f"has {_amount(found[2])} where {total} are expected; another file or revision?", generation)
+            raise Refused(f"has {_amount(found[2])} where {total} are expected; another file or revision?", asked)
         if found[0] != start or not start < found[1] <= end:
             raise Retry(f"answered with bytes {found[0]}-{found[1] - 1} where {start}-{end - 1} were asked")
         return Answer(response, start, found[1], found[2], True, validator, url, headers)

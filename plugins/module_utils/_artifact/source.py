@@ -25,6 +25,8 @@ RETRY_AFTER_MAX = 300.0
 TRIES_UNPROVEN = 5
 TRIES_PROVEN = 12
 TRIES_SPARE = 3
+# After so many addresses that each were good for one request only, connections share addresses no more.
+ADDRESSES_ONCE = 2
 
 
 class FetchError(Exception):
@@ -88,6 +90,16 @@ def _split_credentials(url: str, headers: Mapping[str, str]) -> tuple[str, dict[
     return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {pair}", **headers}
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where to ask, what to send there, the ``generation`` of that knowledge; ``fresh``: no other request had it."""
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    generation: int
+    fresh: bool
+
+
 class Place:
     """One Source while it is in use by several threads."""
 
@@ -103,6 +115,8 @@ class Place:
         self._failures = 0
         self._failed_at = 0.0
         self._generation = 0
+        self._shared = False
+        self._once = 0
         self._lock = threading.Lock()
         self._base = _split_credentials(source.url, source.headers)
         self._now = self._base
@@ -115,16 +129,34 @@ class Place:
         """Bytes per second of one connection to this place."""
         return self.bytes / self.busy if self.busy > 0 else 0.0
 
-    def address(self) -> tuple[str, dict[str, str], int]:
-        """Where to ask now, what to send there, and the generation of that knowledge."""
-        with self._lock:
-            return (*self._now, self._generation)
+    @property
+    def generation(self) -> int:
+        return self._generation
 
-    def settle(self, generation: int, url: str, headers: dict[str, str]) -> None:
-        """Remember where the redirects of one request ended; the next ones need not ask the first server again."""
+    def address(self) -> Address:
+        """Where to ask now; raises what the source's ``resolve`` raises."""
         with self._lock:
-            if generation == self._generation:
-                self._now = (url, headers)
+            if self._once < ADDRESSES_ONCE:
+                return Address(*self._now, self._generation, False)
+        return self._fresh()
+
+    def _fresh(self) -> Address:
+        """The beginning again, for one request alone."""
+        url, headers = self._base
+        if self.source.resolve is not None:
+            url, headers = _split_credentials(*self.source.resolve())
+        return Address(url, headers, self._generation, True)
+
+    def settle(self, asked: Address, url: str, headers: Mapping[str, str]) -> None:
+        """``asked`` led to a good answer of ``url``: the next requests need not ask the first server again."""
+        with self._lock:
+            if asked.generation != self._generation:
+                return
+            if not asked.fresh and url == asked.url:
+                self._shared, self._once = True, 0
+            elif self._once < ADDRESSES_ONCE:
+                self._now, self._shared = (url, dict(headers)), False
+                self._generation += 1
 
     def forget(self, generation: int) -> bool:
         """Go back to the first address; False if that is where we are."""
@@ -137,21 +169,26 @@ class Place:
             self._generation += 1
             return True
 
-    def renew(self, generation: int) -> bool:
-        """After a 401 or 403 for what ``generation`` knew, have a fresh address; False if there is none.
+    def renew(self, refused: Address, denied: bool) -> Address | None:
+        """A fresh address after one was refused; None if there is none. ``denied``: by a 401 or 403.
 
         Raises what the source's ``resolve`` raises.
         """
         with self._lock:
-            if generation != self._generation:
-                return True
-            if self.source.resolve is not None:
-                self._base = _split_credentials(*self.source.resolve())
-            elif self._now[0] == self._base[0]:
-                return False
-            self._now = self._base
-            self._generation += 1
-            return True
+            settled = refused.url != self._base[0]
+            if refused.generation == self._generation and settled:
+                # One that was good for who brought it and not for the next may be of the kind that is good once.
+                self._once += 1 if denied and not self._shared else 0
+                self._now = self._base
+                self._generation += 1
+        if refused.fresh or not (settled or (denied and self.source.resolve is not None)):
+            return None
+        return self._fresh()
+
+    def waited(self, seconds: float) -> None:
+        """One connection had no byte yet for so long."""
+        with self._lock:
+            self.busy += seconds
 
     def moved(self, count: int, seconds: float) -> None:
         """``count`` new bytes came in ``seconds`` of one connection: the place works, past failures are forgiven."""

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One connection of a fetch: a thread that takes pieces, asks a place for them, writes them, and claims what is on the
-disk.
+"""One connection of a fetch: a thread that takes pieces, asks a place for them and writes them.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -25,7 +24,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges
     failed,
     refused,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Address, FetchError, Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
 
 # A read returns when it has all that it asked for. Large reads cost least; on a slow line small ones tell soonest what
 # came, and lose least when the line breaks.
@@ -61,6 +61,7 @@ class Job:
     places: list[Place]
     pieces: Pieces
     part: Part
+    syncer: Syncer
     tally: Tally
     pace: Pace
     if_range: str | None
@@ -80,6 +81,18 @@ class Worker(threading.Thread):
         self._source = os.dup(job.part.handle)
         self._read = READ_MIN
         self._buffer = page_aligned(READ_MAX)
+        self._reading: tuple[float, Answer] | None = None
+        self._cut = False
+
+    def cut(self) -> None:
+        """Break the connection if what it was asked for last takes longer than the job's timeout.
+
+        The system's own timeout is of no use against a server that sends a byte now and then.
+        """
+        reading = self._reading
+        if reading is not None and time.monotonic() - reading[0] > self._job.timeout:
+            self._cut = True
+            reading[1].cut()
 
     def run(self) -> None:
         client = None
@@ -119,59 +132,103 @@ class Worker(threading.Thread):
         return None
 
     def _attempt(self, client: Client, place: Place, piece: Piece) -> None:
+        """Fetch ``piece`` from ``place``, once more from a fresh address if it is refused at one that others used."""
         began = time.monotonic()
-        generation = place.address()[2]
+        address: Address | None = None
+        generation = place.generation
         try:
-            self._pull(client, place, piece)
+            while True:
+                try:
+                    self._pull(client, place, piece, address)
+                    return
+                except Refused as failure:
+                    self._job.tally.retry()
+                    address = refused(place, failure)
+                    if address is None:
+                        return
         except Retry as failure:
             self._read = READ_MIN
             self._job.tally.retry()
             failed(place, failure, began, generation, len(self._job.alive()) > 1)
-        except Refused as failure:
-            self._job.tally.retry()
-            piece.renewed = refused(place, failure, not piece.renewed)
         finally:
             with self._job.pieces.changed:
                 place.active -= 1
             self._job.pieces.give_back(self, piece)
 
-    def _pull(self, client: Client, place: Place, piece: Piece) -> None:
+    def _pull(self, client: Client, place: Place, piece: Piece, address: Address | None) -> None:
         """Fetch ``piece`` from where it stands to its end."""
         job = self._job
-        mark = time.monotonic()
-        answer = client.ask(place, piece.at, piece.end, job.pieces.size, job.if_range)
+        job.syncer.admit()
+        answer = self._ask(client, place, piece.at, piece.end, address)
         try:
             if not answer.ranged:
                 raise Retry("answered with the whole file (HTTP 200) to a request for a part of it")
             at = answer.start
             while at < (answer.end or 0) and not job.pieces.stopped:
-                data = self._next(client, answer, (answer.end or 0) - at, mark)
-                at += len(data)
-                job.tally.add(len(data), place.mirror)
-                place.moved(len(data), time.monotonic() - mark)
-                piece.renewed = False
-                if not self._write(piece, data):
+                count, kept = self._block(client, answer, place, piece, at, (answer.end or 0) - at)
+                at += count
+                if not kept:
                     return
-                job.pace.wait(len(data))
-                mark = time.monotonic()
             client.finish(answer)
         finally:
             answer.close()
         if piece.at == piece.end:
-            self._claim(piece)
+            job.pieces.finish(self, piece)
 
-    def _next(self, client: Client, answer: Answer, limit: int, mark: float) -> memoryview:
-        """The next bytes of the body, at most ``limit``; raises Retry where there is none."""
-        most = READ_MAX if not self._job.pace.rate else min(max(int(self._job.pace.rate / 8), READ_MIN), READ_MAX)
-        count = client.read(answer, self._buffer[: min(self._read, most, limit)])
-        took = time.monotonic() - mark
-        if not count:
-            raise Retry(f"the body ended {limit} bytes early")
+    def _ask(self, client: Client, place: Place, start: int, end: int | None, address: Address | None) -> Answer:
+        began = time.monotonic()
+        answer = client.ask(place, start, end, self._job.pieces.size, self._job.if_range, address)
+        place.waited(time.monotonic() - began)
+        return answer
+
+    def _block(
+        self, client: Client, answer: Answer, place: Place, piece: Piece, at: int, limit: int
+    ) -> tuple[int, bool]:
+        """Read the next bytes of the body, at most ``limit``, and write those that ``piece`` lacks.
+
+        Returns their number, and whether the piece is still ours. Raises Retry where there is none.
+        """
+        job = self._job
+        most = READ_MAX if not job.pace.rate else min(max(int(job.pace.rate / 8), READ_MIN), READ_MAX)
+        wanted, written = min(self._read, most, limit), 0
+        job.syncer.reserve(wanted)
+        try:
+            mark = time.monotonic()
+            count = self._fill(client, answer, wanted, limit)
+            took = time.monotonic() - mark
+            job.tally.add(count, place.mirror)
+            fresh = self._buffer[max(0, piece.at - at) : count]
+            if fresh:
+                place.moved(len(fresh), took)
+                if not self._write(piece, fresh):
+                    return count, False
+                written = len(fresh)
+        finally:
+            job.syncer.wrote(wanted, written)
         if took < READ_FAST:
             self._read = min(self._read * 2, READ_MAX)
         elif took > READ_SLOW:
             self._read = max(self._read // 2, READ_MIN)
-        return self._buffer[:count]
+        job.pace.wait(count)
+        return count, True
+
+    def _fill(self, client: Client, answer: Answer, wanted: int, limit: int) -> int:
+        """Read ``wanted`` bytes into the buffer, fewer at the body's end; raises Retry where there is none."""
+        self._cut = False
+        self._reading = (time.monotonic(), answer)
+        try:
+            count = client.read(answer, self._buffer[:wanted])
+        except Retry:
+            if not self._cut:
+                raise
+            count = 0
+        finally:
+            self._reading = None
+        if self._cut:
+            raise Retry(f"gave less than {wanted} bytes in {self._job.timeout:g} s")
+        if not count:
+            raise Retry(f"the body ended {limit} bytes early")
+        return count
 
     def _write(self, piece: Piece, data: memoryview) -> bool:
         """Write to the part while it is ours; False when there is nothing more to do for this piece."""
@@ -180,40 +237,25 @@ class Worker(threading.Thread):
             return False
         return piece.write(self, self._source, data)
 
-    def _claim(self, piece: Piece) -> None:
-        """Sync, then say so. A sync covers all that was written before: the others' pieces are claimed so far."""
-        pieces = self._job.pieces
-        standing = pieces.standing()
-        os.fdatasync(self._source)
-        self._job.part.journal.claim([*standing, (piece.index, piece.end - piece.start)])
-        pieces.finish(self, piece)
-
 
 class Stream(Worker):
     """The only connection to a server that knows no ranges: every try begins at byte 0, and skips what is written."""
 
-    def _pull(self, client: Client, place: Place, piece: Piece) -> None:
+    def _pull(self, client: Client, place: Place, piece: Piece, address: Address | None) -> None:
         job = self._job
-        mark = time.monotonic()
-        answer = client.ask(place, 0, None, job.pieces.size, job.if_range)
+        answer = self._ask(client, place, 0, None, address)
         at = 0
         current: Piece | None = piece
         try:
             while current is not None and not job.pieces.stopped:
-                data = self._next(client, answer, current.end - at, mark)
-                fresh = data[max(0, current.at - at) :]
-                at += len(data)
-                job.tally.add(len(data), place.mirror)
-                if fresh:
-                    place.moved(len(fresh), time.monotonic() - mark)
-                    if not self._write(current, fresh):
-                        return
+                count, kept = self._block(client, answer, place, current, at, current.end - at)
+                at += count
+                if not kept:
+                    return
                 if current.at == current.end:
-                    self._claim(current)
+                    job.pieces.finish(self, current)
                     with job.pieces.changed:
                         current = job.pieces.take(self, place)
-                job.pace.wait(len(data))
-                mark = time.monotonic()
         finally:
             answer.close()
             if current is not None and current is not piece:

@@ -27,13 +27,14 @@ class Request:
 
 @dataclass
 class Reply:
-    """What is sent; ``length`` is what Content-Length says, ``pause`` the seconds of silence before each 64 KiB."""
+    """What is sent; ``length`` is what Content-Length says, ``pause`` the seconds of silence before each block."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     length: int | None = None
     pause: float = 0.0
+    block: int = 65536
 
 
 # A fault gets the request and the right reply, and returns what is sent instead; None: let the right one go.
@@ -95,6 +96,11 @@ def short(count: int) -> Fault:
 def stalled(seconds: float) -> Fault:
     """The body does not begin for ``seconds``."""
     return lambda request, reply: Reply(reply.status, reply.headers, reply.body, pause=seconds)
+
+
+def trickling(seconds: float) -> Fault:
+    """One byte in so many seconds: no silence is long, and nothing ever arrives."""
+    return lambda request, reply: Reply(reply.status, reply.headers, reply.body, pause=seconds, block=1)
 
 
 def flipped(offset: int) -> Fault:
@@ -215,9 +221,9 @@ class FaultServer:
         length = len(reply.body) if reply.length is None else reply.length
         handler.send_header("Content-Length", str(length))
         handler.end_headers()
-        for at in range(0, len(reply.body), 65536):
+        for at in range(0, len(reply.body), reply.block):
             time.sleep(reply.pause)
-            block = reply.body[at : at + 65536]
+            block = reply.body[at : at + reply.block]
             if self.rate:
                 time.sleep(len(block) / self.rate)
             handler.wfile.write(block)

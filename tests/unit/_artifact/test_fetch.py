@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server imp
     short,
     stalled,
     status,
+    trickling,
 )
 
 CHUNK = 64 << 10
@@ -206,6 +208,28 @@ def test_a_stalled_connection_is_left(tmp_path: Path, server: FaultServer) -> No
     assert fetched.retries >= 1
 
 
+def test_a_trickling_connection_is_left(tmp_path: Path, server: FaultServer) -> None:
+    server.faults.add(data_only(trickling(0.05)), times=4)
+    fetched = pull(tmp_path, Source(server.url), timeout=0.5)
+    assert right(tmp_path)
+    assert fetched.retries >= 4
+
+
+def test_a_server_that_trickles_on_all_connections(tmp_path: Path, server: FaultServer) -> None:
+    server.faults.add(data_only(trickling(0.05)))
+    words = f"gave less than {16 << 10} bytes in 0.5 s \\({source_module.TRIES_UNPROVEN} tries\\)"
+    with pytest.raises(FetchError, match=words):
+        pull(tmp_path, Source(server.url), timeout=0.5)
+
+
+def test_a_mirror_that_trickles_is_dropped(tmp_path: Path, server: FaultServer, mirror: FaultServer) -> None:
+    mirror.faults.add(data_only(trickling(0.05)))
+    server.rate = 200e3
+    fetched = pull(tmp_path, Source(server.url), Source(mirror.url), timeout=0.5, chunk=CHUNK // 2)
+    assert right(tmp_path)
+    assert fetched.bytes_from_mirrors == 0 and fetched.retries >= 1
+
+
 def test_retry_after_is_honoured(tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float | None] = []
     failed = source_module.Place.failed
@@ -374,6 +398,50 @@ class TestSignedAddresses:
         assert right(tmp_path)
         assert fetched.retries >= 2
         assert fetched.bytes_fetched == len(CONTENT)
+
+    @pytest.mark.parametrize("resolves", [True, False])
+    def test_addresses_that_are_good_once(
+        self, tmp_path: Path, server: FaultServer, mirror: FaultServer, resolves: bool
+    ) -> None:
+        """Eight connections, and every request needs an address of its own."""
+        numbers = itertools.count()
+        used: set[str] = set()
+
+        def sign() -> str:
+            return f"{mirror.url}?n={next(numbers)}"
+
+        def once(request: Request, reply: Reply) -> Reply | None:
+            if request.path in used:
+                return Reply(403, {}, b"Request has expired")
+            used.add(request.path)
+            return None
+
+        server.faults.add(redirect(sign))
+        mirror.faults.add(once)
+        resolve = (lambda: (sign(), {})) if resolves else None
+        fetched = pull(tmp_path, Source(server.url, {}, resolve), connections=8)
+        assert right(tmp_path)
+        assert fetched.bytes_fetched == len(CONTENT)
+        # That they are of this kind is soon known; from then on each request costs one address and no refusal.
+        refusals = len(mirror.requests) - len(used)
+        assert 0 < refusals <= 8 * source_module.ADDRESSES_ONCE
+        assert next(numbers) <= len(used) + 8
+
+    def test_an_address_that_is_good_for_many_is_shared(
+        self, tmp_path: Path, server: FaultServer, mirror: FaultServer
+    ) -> None:
+        server.faults.add(redirect(lambda: f"{mirror.url}?n={len(server.requests)}"))
+        expired = [5, 10, 15]
+
+        def expires(request: Request, reply: Reply) -> Reply | None:
+            if len(mirror.requests) in expired:
+                return Reply(403, {}, b"Request has expired")
+            return None
+
+        mirror.faults.add(expires)
+        pull(tmp_path, Source(server.url), connections=1)
+        assert right(tmp_path)
+        assert len(server.requests) == 1 + 3
 
     def test_resolve_gives_a_fresh_address(self, tmp_path: Path, server: FaultServer) -> None:
         asked: list[int] = []
