@@ -127,7 +127,9 @@ instances:
       type: dict
       returned: if it is there
     image:
-      description: The image's path and sha256, and where llama-server lies in it (server_path).
+      description: >-
+        The image's path and sha256, and where llama-server lies in it (server_path). Its build and options_digest,
+        where that was learned when it was pulled. Its source, and in a registry the digest of its manifest.
       type: dict
       returned: if it is there
     context_size:
