@@ -397,6 +397,12 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_
     observe,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import hub_model, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import (
+    DEFERRED,
+    ProgressFile,
+    begin,
+    is_deferred,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
     default_home,
     ensure_library,
@@ -416,7 +422,7 @@ def ready_to_ask(module: AnsibleModule) -> bool:
     return True
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     params = module.params
     hub = hub_model(params["repo"], params["file"], params["revision"], params["endpoint"], os.environ)
     wish = want(
@@ -447,14 +453,16 @@ def run(module: AnsibleModule) -> dict:
         refusals += users.problems(params["home"] or default_home(), [file.path for file in wanted.files])
     if refusals:
         module.fail_json(msg=sentences(refusals), problems=refusals)
+    if steps.bring and not module.check_mode and is_deferred():
+        module.exit_json(**DEFERRED)
     if module.check_mode:
         files, more = foreseen(wanted, observed, steps), {}
     else:
         if wanted.files[0].url and steps.bring:
             ready_to_ask(module)
         found = partial(access.hub, hub) if hub else None
-        network = Network(params["connections"], params["max_rate"], params["ca_path"], found)
-        applied = apply(wanted, observed, steps, network.bring, network.needs)
+        network = Network(params["connections"], params["max_rate"], params["ca_path"], found, progress)
+        applied = apply(wanted, observed, steps, network.bring, network.needs, progress)
         files, more = applied.files, transfer_of(applied.transfers)
         for warning in applied.warnings:
             module.warn(warning)
@@ -491,7 +499,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**run(module))
+        with begin(module.params["path"]) as progress:
+            module.exit_json(**run(module, progress))
     except (FileChanged, ModelError) as error:
         module.fail_json(msg=str(error))
 

@@ -291,6 +291,12 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_
     observe,
     shown,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import (
+    DEFERRED,
+    ProgressFile,
+    begin,
+    is_deferred,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import (
     Credentials,
     credentials_from,
@@ -301,7 +307,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
 
 
-def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str]) -> Network:
+def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str], progress: ProgressFile) -> Network:
     """How the sources are reached; adds to ``problems`` what is wrong with the options that say so."""
     params = module.params
     credentials, max_rate = None, None
@@ -329,10 +335,11 @@ def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str]) -> Ne
         params["connections"],
         max_rate,
         lambda: ensure_library(module, "requests", params["home"] or default_home()),
+        progress=progress,
     )
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     def command(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
         code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}))
         return code, out, err
@@ -343,7 +350,7 @@ def run(module: AnsibleModule) -> dict:
         params["path"], params["state"], params["pull"], params["verify"], params["src"], params["sha256"], key
     )
     problems = list(wanted.problems)
-    network = network_of(module, wanted, problems)
+    network = network_of(module, wanted, problems, progress)
     if problems:
         module.fail_json(msg=sentences(problems), problems=problems)
     observed = observe(wanted, command, network.resolve, foresee=module.check_mode)
@@ -353,8 +360,12 @@ def run(module: AnsibleModule) -> dict:
         refusals += users.problems(params["home"] or default_home(), [wanted.path])
     if refusals:
         module.fail_json(msg=sentences(refusals), problems=refusals)
+    if steps.bring and not module.check_mode and is_deferred():
+        module.exit_json(**DEFERRED)
     more: dict = {}
     if not module.check_mode:
+        if steps.bring:
+            network.announce(wanted)
         applied = apply(wanted, observed, steps, command, network)
         more.update(applied.transfer)
     elif steps.bring or wanted.state == "absent":
@@ -396,7 +407,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**run(module))
+        with begin(module.params["path"]) as progress:
+            module.exit_json(**run(module, progress))
     except (FileChanged, FetchError, ImageError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -20,12 +20,17 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image 
     Wanted,
     known_digest,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import Credentials
+
+PHASES = {"file": "copy", "docker": "build", "library": "build"}
 
 
 @dataclass(frozen=True)
 class Network:
-    """How this host reaches the sources. ``max_rate`` in bytes per second; ``prepare`` is called before any use."""
+    """How this host reaches the sources. ``max_rate`` in bytes per second; ``prepare`` is called before any use;
+    ``progress`` is told how far it is.
+    """
 
     credentials: Credentials | None = None
     no_https: bool = False
@@ -34,6 +39,7 @@ class Network:
     max_rate: float | None = None
     prepare: Callable[[], object] = lambda: None
     kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    progress: ProgressFile = field(default_factory=lambda: ProgressFile(None))
 
     def resolve(self, wanted: Wanted, seen: SeenImage) -> Remote:
         """What the source says about the image now; one request where its digest is the recorded one.
@@ -81,10 +87,17 @@ class Network:
                 connections=self.connections,
                 max_rate=self.max_rate,
                 ca_path=self.ca_path,
+                progress=self.progress.fetching(wanted.path),
             )
         except fetch.FetchError as error:
             # Told by the place that the operator gave: where it lies until then is our affair.
             raise ImageError(str(error).replace(place, wanted.path)) from error
+
+    def announce(self, wanted: Wanted) -> None:
+        """Tell the progress of what the engine does not bring: a copy or a build, of which there are no numbers."""
+        phase = PHASES.get(wanted.origin.kind if wanted.origin else "")
+        if phase:
+            self.progress.enter(phase, wanted.path)
 
     def _registry(self, wanted: Wanted) -> Any:
         from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry import Registry

@@ -28,6 +28,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, origin_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,17 @@ Fetch = Callable[[WantedFile, str], Any]
 Needs = Callable[[WantedFile, str], int]
 
 
-def apply(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, needs: Needs) -> Applied:
+def apply(
+    wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, needs: Needs, progress: ProgressFile | None = None
+) -> Applied:
     """Carry out the plan. Raises ModelError in words."""
+    progress = progress or ProgressFile(None)
+    progress.expect({wanted.files[index].path: wanted.files[index].size for index in steps.bring})
     try:
         if wanted.state == "absent":
             return _remove(observed, steps)
         _check_room(wanted, observed, steps, needs)
-        staged = _stage(wanted, observed, steps, fetch)
+        staged = _stage(wanted, observed, steps, fetch, progress)
         files = _install(wanted, observed, staged)
         return _record(wanted, observed, steps, files, staged)
     except (place.PlaceError, identity.FileChanged) as error:
@@ -100,14 +105,14 @@ def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -
         raise ModelError(" ".join(problems))
 
 
-def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch) -> dict[int, Staged]:
+def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, progress: ProgressFile) -> dict[int, Staged]:
     """All the new files, each proven by itself, and all of them proven to be one model."""
     staged: dict[int, Staged] = {}
     for index in steps.bring:
         file = wanted.files[index]
         os.makedirs(os.path.dirname(place.incoming_path(file.path, RECORDS)), mode=0o755, exist_ok=True)
         try:
-            staged[index] = _bring(file, fetch, several=len(wanted.files) > 1)
+            staged[index] = _bring(file, fetch, progress, several=len(wanted.files) > 1)
         except BaseException:
             _give_up(wanted, staged)
             raise
@@ -128,16 +133,18 @@ def _prove_together(wanted: Wanted, observed: Observed, staged: dict[int, Staged
         raise ModelError(" ".join(problems))
 
 
-def _bring(file: WantedFile, fetch: Fetch, several: bool) -> Staged:
+def _bring(file: WantedFile, fetch: Fetch, progress: ProgressFile, several: bool) -> Staged:
     if file.url:
         path = place.incoming_path(file.path, RECORDS)
         kept = model_fetch.kept(file, path)
         if kept:
+            progress.learn(file.path, os.path.getsize(path), here=True)
             return Staged(path, kept, header.read(path))
         transfer = fetch(file, path)
         sha256 = transfer.sha256
     else:
         transfer = None
+        progress.enter("copy", file.path)
         path, sha256 = place.copy(str(file.src), file.path, RECORDS)
     try:
         if file.sha256 and sha256 != file.sha256:

@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import recorded
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import WantedFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import incoming_path
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
 
 
 @dataclass(frozen=True)
 class Network:
-    """How files are fetched. ``max_rate`` in bytes per second; ``hub`` returns the hub.Hub that the model is of."""
+    """How files are fetched. ``max_rate`` in bytes per second; ``hub`` returns the hub.Hub that the model is of;
+    ``progress`` is told how far each file is.
+    """
 
     connections: int = 8
     max_rate: int | None = None
     ca_path: str | None = None
     hub: Callable[[], Any] | None = None
+    progress: ProgressFile = field(default_factory=lambda: ProgressFile(None))
 
     def bring(self, file: WantedFile, path: str) -> Any:
         """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
@@ -43,6 +47,7 @@ class Network:
                 connections=self.connections,
                 max_rate=self.max_rate,
                 ca_path=self.ca_path,
+                progress=self.progress.fetching(file.path),
             )
         except fetch.FetchError as error:
             # Told by the place that the operator gave: where it lies until then is our affair.
@@ -58,6 +63,7 @@ class Network:
             remote = fetch.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
         except fetch.FetchError as error:
             raise ModelError(str(error)) from error
+        self.progress.learn(file.path, remote.size)
         return remaining(file, remote.size, remote.validator)
 
     def _source(self, file: WantedFile) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import datetime
 import errno
 import ipaddress
-import json
 import os
 import ssl
 import subprocess
@@ -17,17 +16,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part as part_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import progress as progress_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
     FetchError,
-    Progress,
     Source,
     content_id,
     fetch,
     inspect,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import part_path
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile, write_progress
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need, check_space, reserve, rooms
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
 from cryptography import x509
@@ -140,47 +136,6 @@ def test_allocate_never_writes_where_the_system_cannot_reserve(tmp_path: Path, m
         part_module.allocate(file.fileno(), 8 * MIB)
         found = os.fstat(file.fileno())
     assert (found.st_size, found.st_blocks) == (8 * MIB, 0)
-
-
-class TestProgressFile:
-    def progress(self, done: int, phase: str = "download") -> Progress:
-        return Progress(done, 1000, 100, 50.0, phase)
-
-    def test_says_it_all(self, tmp_path: Path) -> None:
-        path = tmp_path / "progress.json"
-        write_progress(str(path), self.progress(500), 2, 5)
-        assert json.loads(path.read_text()) == {
-            "bytes": 500,
-            "total": 1000,
-            "resumed": 100,
-            "rate": 50.0,
-            "phase": "download",
-            "eta": 10.0,
-            "file": 2,
-            "files": 5,
-        }
-        assert os.listdir(tmp_path) == ["progress.json"]
-        assert Progress(1, 2, 0, 0.0, "download").eta is None
-
-    def test_is_written_once_a_second(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "progress.json"
-        clock = [100.0]
-        monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
-        with ProgressFile(str(path)) as tell:
-            tell(self.progress(1))
-            clock[0] += 0.9
-            tell(self.progress(2))
-            assert json.loads(path.read_text())["bytes"] == 1
-            clock[0] += 0.2
-            tell(self.progress(3))
-            assert json.loads(path.read_text())["bytes"] == 3
-            tell(self.progress(4, "verify"))  # a new phase is told at once
-            assert json.loads(path.read_text())["phase"] == "verify"
-        assert os.listdir(tmp_path) == []
-
-    def test_of_a_folder_that_is_no_more_is_not_missed(self, tmp_path: Path) -> None:
-        with ProgressFile(str(tmp_path / "none" / "progress.json")) as tell:
-            tell(self.progress(1))
 
 
 class TestCertificates:
