@@ -1,108 +1,94 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The proof that a ready server serves the model that was asked for: its identity, and a first completion.
+"""The proof that a ready server is what was asked for and does what it should: every check of the gate, in order.
 
-Private to gpufleet.llamacpp; may change at any time. HTTP API: llama.cpp tools/server/README.md.
+Private to gpufleet.llamacpp; may change at any time.
+
+/health says that the HTTP threads live. It stays 200 after a CUDA error, on the CPU, and with a corrupt model.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-try:
-    import requests
-except ImportError:  # the module reports it with missing_required_lib before anything here is called
-    requests = None  # type: ignore[assignment]
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import (
+    completions,
+    identity,
+    sampling,
+    slots,
+    speed,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import Client, NotProven
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
 
-# Seconds for one answer: a large model on a cold cache evaluates its first batch slowly.
-TIMEOUT = 300
-QUESTION = "What is the capital of France? Answer in one sentence."
-TOKENS = 32
-# What Python says when a JSON value has another shape than is expected.
-WRONG_SHAPE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+__all__ = ["Expectation", "NotProven", "prove"]
+
+# Seconds for an answer that no GPU has a part in.
+HTTP_TIMEOUT = 60
 
 
-class NotProven(Exception):
-    """The server is up and does not do what it should; the message says what was found and what was expected."""
+def prove(
+    url: str,
+    key: str | None,
+    expected: Expectation | Mapping[str, Any],
+    gpu_check: Callable[[], Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """Prove the server at ``url`` as far as the gate of ``expected`` asks; returns what is recorded of it.
 
+    A bare model (path, size, tensor_bytes, parameters) instead of an Expectation has to answer once.
 
-def _session(key: str | None) -> requests.Session:
-    session = requests.Session()
-    # The server is on this host: a site's proxy must not get the request.
-    session.trust_env = False
+    ``gpu_check`` gives what is wrong with the use of the GPUs; it is called once the model has worked, when all its
+    memory is taken. Raises NotProven in words.
+    """
+    if not isinstance(expected, Expectation):
+        expected = Expectation(model=expected, gate=Gate("completion"))
+    client, gate = Client(url, key), expected.gate
+    # A build before 2026 shows /v1/models to everybody; a completion nobody gets without the key.
     if key:
-        session.headers["Authorization"] = f"Bearer {key}"
-    return session
+        _key_is_asked(url)
+    props = client.get("/props", HTTP_TIMEOUT)
+    problems = identity.problems(expected, props, client.get("/v1/models", HTTP_TIMEOUT))
+    problems += sampling.problems(expected.arguments, props) + slots.problems(expected, props)
+    if problems:
+        raise NotProven(problems)
+    count, context = slots.counts(props)
+    done: dict[str, Any] = {"gate": gate.level, "build": props.get("build_info"), "slots": count, "context": context}
+    if gate.asks:
+        done |= completions.first(client, expected.patience)
+    if gate.full:
+        # What holds for every prompt is proven before the operator's own prompts take their time.
+        done |= _full(client, expected, count, context)
+        problems = list(gpu_check()) if gpu_check else []
+        if problems:
+            raise NotProven(problems)
+    if gate.prompts:
+        done["prompts"] = completions.asked(client, gate.prompts)
+    if gate.full and props.get("endpoint_slots", True):
+        slots.settled(lambda: client.get("/slots", HTTP_TIMEOUT))
+    return done
 
 
-def _json(answer: requests.Response, what: str) -> Any:
-    if answer.status_code != 200:
-        raise NotProven(f"{what} answered HTTP {answer.status_code} instead of 200: {answer.text[:300].strip()}")
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise NotProven(f"{what} did not answer JSON: {answer.text[:300].strip()}") from error
-
-
-def identity(session: requests.Session, url: str, model: Mapping[str, Any]) -> None:
-    """The server's own count of bytes and parameters has to be the GGUF's, so it has loaded this file and no other."""
-    body = _json(session.get(f"{url}/v1/models", timeout=TIMEOUT), "/v1/models")
-    try:
-        meta = body["data"][0]["meta"]
-        served = {"tensor_bytes": meta["size"], "parameters": meta["n_params"]}
-    except WRONG_SHAPE as error:
-        raise NotProven(f"/v1/models has not the shape that llama-server gives: {str(body)[:300]}") from error
-    for name, value in served.items():
-        if model.get(name) and model[name] != value:
-            raise NotProven(
-                f"the server holds another model: its {name} is {value}, that of {model['path']} is {model[name]}"
-            )
-
-
-def completion(session: requests.Session, url: str) -> dict[str, Any]:
-    """A first real answer through the chat API, with its token rate (tokens per second as the server measured it)."""
-    begin = time.monotonic()
-    # Without max_tokens llama-server generates until the context is full.
-    body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": TOKENS, "temperature": 0}
-    answer = _json(session.post(f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT), "/v1/chat/completions")
-    seconds = time.monotonic() - begin
-    try:
-        message = answer["choices"][0]["message"]
-        # A reasoning model spends its first tokens on thoughts, which come in a field of their own.
-        text = str((message.get("content") or "") + (message.get("reasoning_content") or ""))
-        tokens = int(answer["usage"]["completion_tokens"])
-        rate = (answer.get("timings") or {}).get("predicted_per_second")
-        shown = round(float(rate), 1) if rate else None
-    except WRONG_SHAPE as error:
-        raise NotProven(f"the completion has not the shape of an answer: {str(answer)[:300]}") from error
-    if not text.strip() or tokens < 1:
-        raise NotProven(f"the completion is empty ({tokens} tokens), though the server says 200")
-    return {
-        "question": QUESTION,
-        "answer": text.strip(),
-        "tokens": tokens,
-        "seconds": round(seconds, 3),
-        "tokens_per_second": shown,
-    }
-
-
-def key_is_asked(url: str) -> None:
+def _key_is_asked(url: str) -> None:
     """With a key file, a request without a key has to be turned away."""
-    body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
-    status = _session(None).post(f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT).status_code
+    body = {"messages": [{"role": "user", "content": completions.QUESTION}], "max_tokens": 1}
+    status = Client(url, None).status("POST", completions.CHAT, body, HTTP_TIMEOUT)
     if status != 401:
-        raise NotProven(f"a request without a key was answered HTTP {status} instead of 401: authentication is off")
+        raise NotProven(
+            f"a request without a key was answered HTTP {status} instead of 401: authentication is off. Look into "
+            "api_key_file: a server that finds no key in it serves everybody"
+        )
 
 
-def prove(url: str, key: str | None, model: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole proof; returns the completion. Raises NotProven in words."""
-    session = _session(key)
-    try:
-        identity(session, url, model)
-        if key:
-            key_is_asked(url)
-        return completion(session, url)
-    except requests.RequestException as error:
-        raise NotProven(f"the server at {url} did not answer: {error}") from error
+def _full(client: Client, expected: Expectation, count: int, context: int) -> Mapping[str, Any]:
+    """What the whole proof adds: every slot at once, a long prompt, and how fast it is."""
+    gate, patience = expected.gate, expected.patience
+    done: dict[str, Any] = {"at_once": completions.at_once(client, count, patience)}
+    tokens = completions.long_prompt_tokens(gate, context, expected.gpus)
+    if tokens:
+        done |= completions.long_prompt(client, tokens, patience)
+    done |= speed.best(
+        lambda: speed.measure(client, patience), expected.last_rate, gate.max_slowdown, expected.last_proven
+    )
+    return done

@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the arguments of a llama-server say: the value of an option in any of its spellings. Pure.
+
+Private to gpufleet.llamacpp; may change at any time. Spellings: llama.cpp common/arg.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def spelled(argument: str) -> str:
+    """The option in llama-server's eyes: in a long option an underscore is a dash."""
+    return argument.replace("_", "-") if argument.startswith("--") else argument
+
+
+def value_of(arguments: Sequence[str], *names: str) -> str | None:
+    """The value of the option with these spellings; of several the last, as llama-server takes it. None without it."""
+    found = None
+    for option, value in zip(arguments, arguments[1:]):
+        if spelled(option) in names:
+            found = value
+    return found
+
+
+def flag(arguments: Sequence[str], on: Sequence[str], off: Sequence[str] = ()) -> bool | None:
+    """Whether a flag is on, by what is said last; None where nothing is said."""
+    found = None
+    for argument in arguments:
+        if spelled(argument) in on:
+            found = True
+        elif spelled(argument) in off:
+            found = False
+    return found
+
+
+def number(text: str | None) -> int | None:
+    """The number, or None where there is none."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

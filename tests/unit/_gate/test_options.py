@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate's options: what is taken, and in which words the rest is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import options
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate, Prompt
+
+
+def params(**changed: Any) -> dict[str, Any]:
+    return {
+        "gate": "full",
+        "gate_prompts": [],
+        "gate_prompt_tokens": None,
+        "max_slowdown": None,
+        "context_size": 65536,
+        **changed,
+    }
+
+
+def prompt(**changed: Any) -> dict[str, Any]:
+    return {"prompt": "2+2?", "pattern": "4", "timeout": 60, **changed}
+
+
+def test_nothing_said_is_the_whole_proof() -> None:
+    assert options.check(params()) == []
+    assert options.parse(params()) == Gate() == Gate("full", (), None, None)
+
+
+def test_everything_said() -> None:
+    given = params(
+        gate_prompts=[prompt(), prompt(prompt="3?", pattern="(?i)three", timeout=5)],
+        gate_prompt_tokens=1000,
+        max_slowdown="12.5 %",
+    )
+    assert options.check(given) == []
+    assert options.parse(given) == Gate("full", (Prompt("2+2?", "4"), Prompt("3?", "(?i)three", 5)), 1000, 0.125)
+
+
+def test_prompts_need_no_whole_proof() -> None:
+    assert options.check(params(gate="completion", gate_prompts=[prompt()], gate_prompt_tokens=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"gate": "health", "gate_prompts": [prompt()]}, "gate_prompts: with gate: health the model is asked nothing"),
+        ({"gate": "completion", "gate_prompt_tokens": 5}, "gate_prompt_tokens: with gate: completion no long prompt"),
+        ({"gate": "completion", "max_slowdown": "10%"}, "max_slowdown: with gate: completion the token rate is not"),
+        ({"gate_prompt_tokens": -1}, "gate_prompt_tokens: -1 is out of range."),
+        ({"gate_prompt_tokens": 65536}, "do not fit into context_size 65536. Choose at most 65472."),
+        ({"max_slowdown": "10"}, "max_slowdown: '10' has to be 1% to 99%, such as 10%"),
+        ({"max_slowdown": "0.5%"}, "max_slowdown: '0.5%' has to be 1% to 99%"),
+        ({"max_slowdown": "100%"}, "max_slowdown: '100%' has to be 1% to 99%"),
+        ({"max_slowdown": ""}, "max_slowdown: '' has to be 1% to 99%"),
+        ({"gate_prompts": [prompt(prompt=" ")]}, "gate_prompts: entry 1: the prompt is empty."),
+        ({"gate_prompts": [prompt(), prompt(pattern="")]}, "gate_prompts: entry 2: the pattern is empty"),
+        ({"gate_prompts": [prompt(pattern="(4")]}, "gate_prompts: entry 1: the pattern '(4' is no regular expression"),
+        ({"gate_prompts": [prompt(timeout=0)]}, "gate_prompts: entry 1: the timeout 0 is out of range."),
+    ],
+    ids=str,
+)
+def test_what_is_refused(changed: dict[str, Any], said: str) -> None:
+    (problem,) = options.check(params(**changed))
+    assert said in problem
+    assert problem.endswith(".")
+
+
+def test_all_problems_at_once() -> None:
+    wrong = params(gate_prompts=[prompt(pattern="(", timeout=0)], gate_prompt_tokens=-1, max_slowdown="fast")
+    assert len(options.check(wrong)) == 4
+
+
+def test_a_context_of_the_models_own_is_only_known_to_the_server() -> None:
+    assert options.check(params(gate_prompt_tokens=100000, context_size=0)) == []
+    assert options.check(params(gate_prompt_tokens=100000, context_size=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("level", "back"), [("full", "completion"), ("completion", "completion"), ("health", "health")]
+)
+def test_the_way_back_only_has_to_answer(level: str, back: str) -> None:
+    assert Gate(level, (Prompt("a", "b"),), 5, 0.1).for_the_way_back() == Gate(back)
