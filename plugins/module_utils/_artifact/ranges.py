@@ -124,6 +124,18 @@ def content_range(text: str) -> tuple[int, int, int | None] | None:
     return int(found.group(1)), int(found.group(2)) + 1, total
 
 
+def cause_of(broken: BaseException, url: str, secrets: Mapping[str, str]) -> str:
+    """The cause inside an exception of requests or urllib3, whose own text has the whole URL in it, and no secret."""
+    cause: BaseException = broken
+    while True:
+        inner = getattr(cause, "reason", None) or next(iter(cause.args), None)
+        if not isinstance(inner, BaseException):
+            break
+        cause = inner
+    text = redact(str(cause) or type(cause).__name__, url, secrets)
+    return re.sub(r"^.*?>: |^\(?'?Connection aborted\.'?, ", "", text)
+
+
 def _amount(count: int | None) -> str:
     return "an unknown number of bytes" if count is None else f"{count} bytes"
 
@@ -238,17 +250,9 @@ class Client:
             raise Retry(self._words(broken, url, headers)) from None
 
     def _words(self, broken: BaseException, url: str, headers: Mapping[str, str]) -> str:
-        """The cause inside an exception of requests or urllib3, whose own text has the whole URL in it."""
         if isinstance(broken, (socket.timeout, ReadTimeoutError, requests.exceptions.ReadTimeout)):
             return f"not one byte in {self._timeout:g} s"
-        cause: BaseException = broken
-        while True:
-            inner = getattr(cause, "reason", None) or next(iter(cause.args), None)
-            if not isinstance(inner, BaseException):
-                break
-            cause = inner
-        text = redact(str(cause) or type(cause).__name__, url, headers)
-        return re.sub(r"^.*?>: |^\(?'?Connection aborted\.'?, ", "", text)
+        return cause_of(broken, url, headers)
 
     def _meaning(
         self,

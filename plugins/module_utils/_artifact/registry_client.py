@@ -8,34 +8,19 @@ Private to gpufleet.llamacpp; may change at any time.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-try:
-    import requests
-except ImportError:  # the module reports it with missing_required_lib before anything here is called
-    requests = None  # type: ignore[assignment]
-
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import DOCKER_HUB, Reference
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import REDIRECTS, retry_after
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.patience import Asker, Unanswered
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import REDIRECTS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import Credentials
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import (
-    FetchError,
-    origin,
-    redact,
-    shown,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, origin, shown
 
 # The Hub's name is not the name of the machine that answers for it.
 HUB_SERVER = "registry-1.docker.io"
 HOPS_MAX = 5
-# A question is small, and the operator waits for it: four more tries, after 1, 2, 4 and 8 s, or as the registry wishes.
-TRIES = 5
-PAUSE = 1.0
-PATIENCE_MAX = 300.0
-SAID_MAX = 300
 
 
 class RegistryError(FetchError):
@@ -56,13 +41,12 @@ class RegistryClient:
         self._reference = reference
         self._credentials = credentials
         self._scheme = "http" if no_https else "https"
-        self._verify = ca_path or True
-        self._timeout = timeout
         self._authorization: dict[str, str] = {}
-        self.asked = 0
-        self._session = requests.Session()
-        # Without this, requests would replace our Authorization by what ~/.netrc has for the host.
-        self._session.auth = lambda request: request
+        self._asker = Asker(ca_path, timeout, _said, self._secrets)
+
+    @property
+    def asked(self) -> int:
+        return self._asker.asked
 
     def url(self, path: str) -> str:
         """The address of something in the reference's repository."""
@@ -137,64 +121,17 @@ class RegistryClient:
         return f"repository:{self._reference.repository}:pull"
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], query: Mapping[str, str] | None = None) -> Any:
-        words = ""
-        for number in range(TRIES):
-            wish: float | None = None
-            self.asked += 1
-            try:
-                response = self._session.request(
-                    method,
-                    url,
-                    params=query,
-                    headers={"Accept-Encoding": "identity", "User-Agent": "gpufleet.llamacpp", **headers},
-                    allow_redirects=False,
-                    timeout=(min(15.0, self._timeout), self._timeout),
-                    verify=self._verify,
-                )
-            except (requests.exceptions.RequestException, OSError) as broken:
-                words = self._words(broken, url)
-                if isinstance(broken, (requests.exceptions.SSLError, ValueError)):
-                    break
-            else:
-                if response.status_code < 500 and response.status_code not in (408, 425, 429):
-                    return response
-                words = f"HTTP {response.status_code} {self._said(response)}".strip()
-                wish = retry_after(response.headers) if response.status_code in (429, 503) else None
-            if number + 1 < TRIES:
-                if wish is not None and wish > PATIENCE_MAX:
-                    words += f" (it asks to wait for {wish:.0f} s)"
-                    break
-                time.sleep(PAUSE * 2**number if wish is None else wish)
-        raise RegistryError(
-            f"The registry {shown(url)} does not answer: {words}. Check src, the proxy, and ca_path or no_https."
-        )
+        try:
+            return self._asker.ask(method, url, headers, params=query)
+        except Unanswered as failure:
+            raise RegistryError(
+                f"The registry {shown(url)} does not answer: {failure}. Check src, the proxy, and ca_path or no_https."
+            ) from None
 
     def _secrets(self) -> dict[str, str]:
         given = self._credentials
         secrets = {"Authorization": self._authorization.get("Authorization", "")}
         return {**secrets, "basic": given.basic, "password": given.password} if given else secrets
-
-    def _words(self, broken: BaseException, url: str) -> str:
-        """The cause inside an exception of requests, whose own text has the whole address in it."""
-        if isinstance(broken, requests.exceptions.Timeout):
-            return f"not one byte in {self._timeout:g} s"
-        cause: BaseException = broken
-        while True:
-            inner = getattr(cause, "reason", None) or next(iter(cause.args), None)
-            if not isinstance(inner, BaseException):
-                break
-            cause = inner
-        text = redact(str(cause) or type(cause).__name__, url, self._secrets())
-        return re.sub(r"^.*?>: |^\(?'?Connection aborted\.'?, ", "", text)
-
-    def _said(self, response: Any) -> str:
-        """What the registry says about an error: the messages of its JSON, or the beginning of its text."""
-        try:
-            errors = response.json()["errors"]
-            text = "; ".join(str(one.get("message") or one.get("code")) for one in errors)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            text = "" if "html" in response.headers.get("Content-Type", "").lower() else response.text
-        return re.sub(r"\s+", " ", redact(text, response.url or "", self._secrets())).strip()[:SAID_MAX]
 
     def _refusal(self, response: Any) -> RegistryError:
         status, host, given = response.status_code, self._reference.host, self._credentials
@@ -212,5 +149,14 @@ class RegistryClient:
             )
         else:
             words = f"{host} refuses to give {self._reference}: HTTP {status}."
-        said = self._said(response)
+        said = self._asker.said(response)
         return RegistryError(f"{words} The registry says: {said}" if said else words)
+
+
+def _said(response: Any) -> str:
+    """The messages of its JSON, or its text."""
+    try:
+        errors = response.json()["errors"]
+        return "; ".join(str(one.get("message") or one.get("code")) for one in errors)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "" if "html" in response.headers.get("Content-Type", "").lower() else str(response.text)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import hub_client
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import patience
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub import Hub, HubError, names_of_model
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
@@ -36,7 +36,7 @@ def served():
 def pauses(monkeypatch):
     """The seconds that a client would have waited, instead of waiting."""
     found = []
-    monkeypatch.setattr(hub_client.time, "sleep", found.append)
+    monkeypatch.setattr(patience.time, "sleep", found.append)
     return found
 
 

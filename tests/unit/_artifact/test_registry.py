@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import registry_client
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import patience
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import Reference
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry import Registry, RegistryError
@@ -35,7 +35,7 @@ CONTENT = sif()
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_client, "PAUSE", 0.0)
+    monkeypatch.setattr(patience, "PAUSE", 0.0)
 
 
 @pytest.fixture
