@@ -178,6 +178,29 @@ options:
       - By default it grows with the model, from two minutes to about 50 for 193 GB. A server that ends by itself ends
         the waiting at once.
     type: int
+  drain_timeout:
+    description:
+      - Seconds that requests in flight get to end before the server is stopped. Meanwhile it takes no new ones. What is
+        still running then is cut, and a warning says how many that were.
+      - It holds for every stop, also by C(run.sh) and at a shutdown of the host as far as that waits. Changing it alone
+        restarts nothing.
+    type: int
+    default: 60
+  rollback:
+    description:
+      - What happens when a changed instance does not pass. The task fails in either case, and the evidence of the
+        failure stays in C(failures) in the instance's folder.
+      - V(true) - the last release is started and proven again.
+      - V(false) - the instance is stopped and does not start at boot, for somebody to look at it.
+    type: bool
+    default: true
+  lock_timeout:
+    description:
+      - Seconds to wait for another run that is at work on the same instance. Then the task fails, and says who that is
+        and since when. A run that dies leaves no lock behind.
+      - In check mode nothing is waited for.
+    type: int
+    default: 60
 requirements:
   - apptainer or singularity on the host
   - requests, on the host, in C(<home>/venv) or in the Python that runs the module; only when something is started or
@@ -335,6 +358,9 @@ def main() -> None:
         },
         "user": {"type": "str", "default": "llamacpp"},
         "wait_timeout": {"type": "int"},
+        "drain_timeout": {"type": "int", "default": 60},
+        "rollback": {"type": "bool", "default": True},
+        "lock_timeout": {"type": "int", "default": 60},
     }
     module = AnsibleModule(
         argument_spec=spec,

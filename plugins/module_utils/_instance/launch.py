@@ -17,8 +17,6 @@ from typing import Any
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
 
-# Seconds. llama-server cuts streams at SIGTERM, so requests in flight get this long to end first.
-DRAIN_TIMEOUT = 60
 # Seconds between SIGTERM and SIGKILL.
 STOP_TIMEOUT = 30
 # Seconds in which a request being worked on has to move; a GPU that hangs moves nothing.
@@ -160,7 +158,7 @@ def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> dict
         "api_key_file": spec.api_key_file,
         "state_file": state_file,
         "log": log,
-        "drain_timeout": DRAIN_TIMEOUT,
+        "drain_timeout": spec.drain_timeout,
         "stop_timeout": STOP_TIMEOUT,
         "stall_timeout": STALL_TIMEOUT,
         "image_sha256": found.image_sha256,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.lock import Held, hold
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
     default_home,
@@ -46,14 +48,23 @@ def _library(module: AnsibleModule, home: str, distribution: str) -> bool:
     return True
 
 
+def _lock(module: AnsibleModule, home: str) -> AbstractContextManager[None]:
+    """Nobody else changes this instance meanwhile. Who only looks, waits for nobody, and nobody for him."""
+    name, params = module.params["name"], module.params
+    if module.check_mode or check_name(name):
+        return nullcontext()
+    return hold(os.path.join(home, f".{name}.lock"), f"bringing {name} to {params['state']}", params["lock_timeout"])
+
+
 def run_module(module: AnsibleModule) -> None:
     """Do what llamacpp_instance was asked; ends the module."""
     home = module.params["home"] or default_home()
     hide = module.no_log_values.add
     request = Request(module.params, home, module.check_mode, _run(module), partial(_library, module, home), hide)
     try:
-        answer = ensure(request)
-    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged) as failure:
+        with _lock(module, home):
+            answer = ensure(request)
+    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged, Held) as failure:
         module.fail_json(msg=str(failure))
     except OSError as error:
         where, what = error.filename or home, error.strerror or error

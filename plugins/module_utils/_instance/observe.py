@@ -27,6 +27,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec i
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.survey import Survey
 
 LOG = "llama-server.log"
+# Seconds, for what was recorded before it could be chosen.
+DRAIN_TIMEOUT = 60
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
     """What the manager is to keep running: the runner of this instance, for a spec in its recorded form."""
     python = venv_python(place.home)
     system = place.manager.name == "systemd"
+    stopping = spec.get("drain_timeout", DRAIN_TIMEOUT) + launch.STOP_TIMEOUT
     return managers.Unit(
         name=place.name,
         description=f"llama-server {place.name} on port {spec['port']}",
@@ -66,8 +69,8 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
         directory=place.folder,
         user=spec["user"] if system else None,
         enabled=enabled,
-        start_timeout=launch.STOP_TIMEOUT + launch.DRAIN_TIMEOUT,
-        stop_timeout=launch.DRAIN_TIMEOUT + launch.STOP_TIMEOUT,
+        start_timeout=stopping,  # of a former runner; the start itself asks for more time as it goes
+        stop_timeout=stopping,
         mounts=(os.path.dirname(spec["model"]), os.path.dirname(spec["image"])),
         log=place.log,
     )

@@ -19,6 +19,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import A
 # What every file that the collection writes holds, by which a hand-written run.sh is told from ours.
 MARK = b"gpufleet.llamacpp"
 
+# Parts of a spec that the server itself does not notice: the runner asks for them when it needs them.
+NOT_NOTICED = ("drain_timeout",)
+
 
 @dataclass(frozen=True)
 class Step(Action):
@@ -64,9 +67,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Each difference between two records that a running server would notice, in words."""
     found = []
     old, new = before["spec"], after["spec"]
+    # The manager is compared by what it came to, not by the wish; the user matters to the host's own systemd alone.
+    skipped = {"manager", *NOT_NOTICED} | ({"user"} if after["manager"] != "systemd" else set())
     for key in new:
-        # The user matters to the host's own systemd alone; the manager is compared by what it came to, not by the wish.
-        if key != "manager" and (key != "user" or after["manager"] == "systemd") and old.get(key) != new[key]:
+        if key not in skipped and old.get(key) != new[key]:
             found.append(f"{key}: {_show(old.get(key))} -> {_show(new[key])}")
     for key in ("image", "model"):
         was, now = _digest(before, key), _digest(after, key)
@@ -133,7 +137,10 @@ def _record(wanted: Wanted, observed: Observed) -> list[Step]:
         return [Step("Create instance.json", "instance.json is not there", "record")]
     if record.same_wish(observed.record, wanted.record):
         return []
-    why = changes(observed.record, wanted.record) or ["what the instance means on this host changed"]
+    before, after = observed.record["spec"], wanted.record["spec"]
+    why = changes(observed.record, wanted.record)
+    why += [f"{key}: {_show(before.get(key))} -> {after[key]}" for key in NOT_NOTICED if before.get(key) != after[key]]
+    why = why or ["what the instance means on this host changed"]
     return [Step("Update instance.json", manager_change(wanted, observed) or "; ".join(why), "record")]
 
 

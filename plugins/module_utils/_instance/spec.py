@@ -108,6 +108,7 @@ class Spec:
     server_path: str | None
     manager: str
     user: str
+    drain_timeout: int
 
     def as_dict(self) -> dict[str, Any]:
         """The form that is recorded on the host: JSON types only."""
@@ -237,6 +238,8 @@ def check(params: Mapping[str, Any]) -> list[str]:
     problems += _check_number("context_size", params["context_size"], 0, 2**31 - 1, "tokens; 0 is the model's own")
     problems += _check_number("threads", params["threads"], 1, 4096, "CPU threads")
     problems += _check_number("wait_timeout", params["wait_timeout"], 1, 86400, "seconds")
+    problems += _check_number("drain_timeout", params["drain_timeout"], 0, 3600, "seconds")
+    problems += _check_number("lock_timeout", params["lock_timeout"], 0, 86400, "seconds")
     if params["alias"] is not None and (not params["alias"] or not params["alias"].isprintable()):
         problems.append(f"alias: {params['alias']!r} has to be a name on one line.")
     problems += _check_args(split_args(params["args"]))
@@ -277,6 +280,7 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
         server_path=params["server_path"],
         manager=params["manager"],
         user=params["user"],
+        drain_timeout=params["drain_timeout"],
     )
     if not check_name(spec.name):
         problems += _check_places(spec, home)

@@ -43,6 +43,9 @@ def params(**changes: Any) -> dict[str, Any]:
         "manager": "auto",
         "user": "llamacpp",
         "wait_timeout": None,
+        "drain_timeout": 60,
+        "rollback": True,
+        "lock_timeout": 60,
     }
     unknown = set(changes) - set(options)
     if unknown:

@@ -215,10 +215,9 @@ def test_a_launch_is_the_same_when_the_server_would_not_notice(changes: dict[str
     assert a_launch(**changes)["id"] == a_launch()["id"]
 
 
-def test_where_the_log_goes_and_how_it_is_stopped_is_not_part_of_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_log_goes_and_how_it_is_stopped_is_not_part_of_the_launch() -> None:
     before = a_launch()["id"]
-    monkeypatch.setattr(launch, "DRAIN_TIMEOUT", 5)
-    other = launch.build(a_spec(), found(), state_file="/elsewhere", log="/x.log")
+    other = launch.build(a_spec(drain_timeout=5), found(), state_file="/elsewhere", log="/x.log")
     assert (other["drain_timeout"], other["state_file"], other["log"]) == (5, "/elsewhere", "/x.log")
     assert other["id"] == before
 

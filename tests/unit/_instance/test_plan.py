@@ -114,6 +114,16 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(state: str) -> None:
     assert bool(refused) == (state == "present")
 
 
+def test_another_drain_timeout_is_written_down_and_restarts_nothing() -> None:
+    steps = decide("started", wanted(drain_timeout=300), running())
+    assert [(step.kind, step.why) for step in steps] == [("record", "drain_timeout: 60 -> 300")]
+    both = decide("started", wanted(drain_timeout=300, context_size=4096), running())
+    assert [(step.kind, step.why) for step in both] == [
+        ("record", "context_size: 65536 -> 4096; drain_timeout: 60 -> 300"),
+        ("start", "context_size: 65536 -> 4096"),
+    ]
+
+
 @pytest.mark.parametrize("state", ["started", "restarted"])
 def test_a_started_instance_runs_is_proven_and_starts_at_boot(state: str) -> None:
     want = wanted()

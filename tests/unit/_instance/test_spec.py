@@ -76,6 +76,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"threads": 0}, "threads: 0", "1 to 4096"),
     ({"threads": 4097}, "4097", "1 to 4096"),
     ({"wait_timeout": 0}, "wait_timeout: 0", "1 to 86400"),
+    ({"drain_timeout": 3601}, "drain_timeout: 3601", "0 to 3600"),
+    ({"lock_timeout": -1}, "lock_timeout: -1", "0 to 86400"),
     ({"alias": ""}, "alias: ''", "on one line"),
     ({"alias": "a\nb"}, "a\\nb", "on one line"),
     ({"env": {"1A": "x"}}, "'1A'", "Use letters"),

@@ -193,5 +193,5 @@ def test_a_state_file_of_another_shape_stops_nobody(
 
 def test_every_option_is_in_the_spec_or_about_the_deployment() -> None:
     about = {"state", "home", "image_sha256", "pull", "wait_timeout"}
-    about |= {"image_auth_file", "image_no_https", "image_ca_path"}
+    about |= {"image_auth_file", "image_no_https", "image_ca_path", "lock_timeout", "rollback"}
     assert set(spec.Spec.__dataclass_fields__) == set(params()) - about

@@ -7,17 +7,18 @@ Private to gpufleet.llamacpp; may change at any time. Options: supervisord.org, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import lock, runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove as remove_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import (
@@ -56,6 +57,7 @@ files=supervisor.d/*.conf
 
 # TERM goes to the runner alone (as-group false), which drains. autorestart=unexpected and the one exit status that is
 # expected: everything else, 0 included, was not asked for and starts again. startsecs: supervisorctl waits that long.
+# stopwaitsecs: the runner bounds its own end, and what supervisord was told holds until the program's next start.
 PROGRAM = """\
 ; Written by gpufleet.llamacpp; changes are overwritten.
 [program:{name}]
@@ -67,7 +69,7 @@ exitcodes={never}
 startsecs=1
 startretries=3
 stopsignal=TERM
-stopwaitsecs={stop}
+stopwaitsecs={longest}
 stopasgroup=false
 killasgroup=false
 redirect_stderr=true
@@ -81,6 +83,8 @@ stdout_logfile_backups=1
 LONGEST_HOME = 107 - len("/run/supervisor.sock") - len(".4194304")
 
 ACTIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
+LONGEST_STOP = 7200  # s, more than any drain_timeout
+LOCK_TIMEOUT = 60.0  # s for another run to have done with supervisord, which takes a few
 # what supervisorctl says, in its different commands, when nothing answers at the socket
 UNREACHABLE = re.compile(r"no such file|refused|SHUTDOWN_STATE", re.IGNORECASE)
 
@@ -124,7 +128,7 @@ class Supervisor(Manager):
             directory=escape(unit.directory),
             autostart="true" if unit.enabled else "false",
             never=RESTART_EXCEPT,
-            stop=unit.stop_timeout + STOP_MARGIN,
+            longest=LONGEST_STOP,
         )
         if unit.user and os.geteuid() == 0:
             program += f"user={escape(unit.user)}\n"
@@ -199,13 +203,29 @@ class Supervisor(Manager):
         """What the last runner of the unit wrote about itself."""
         return runner.former_run(os.path.join(unit.directory, "running.json"))
 
+    @contextlib.contextmanager
+    def alone(self, unit: Unit) -> Iterator[None]:
+        """Nobody else is at what all instances of the home share: supervisord itself, its file, the crontab."""
+        try:
+            path = os.path.join(self.home, ".supervisord.lock")
+            with lock.hold(path, f"setting up {unit.name} in supervisord", LOCK_TIMEOUT):
+                yield
+        except lock.Held as held:
+            raise ManagerError(str(held)) from held
+
     def install(self, unit: Unit) -> None:
         os.makedirs(os.path.join(self.home, "run"), mode=0o700, exist_ok=True)
-        self.write(unit)
-        if unit.enabled:
-            self.write_crontab(True)
+        with self.alone(unit):
+            self.write(unit)
+            if unit.enabled:
+                self.write_crontab(True)
 
     def start(self, unit: Unit) -> None:
+        with self.alone(unit):
+            self.take_in(unit)
+
+    def take_in(self, unit: Unit) -> None:
+        """See that supervisord runs, knows the unit as it is now, and has started it."""
         # update takes the unit in if its file is new or changed, which starts it if it is to start by itself
         code, out = self.ask("update", unit.name)
         if UNREACHABLE.search(out):
@@ -242,6 +262,11 @@ class Supervisor(Manager):
 
     def remove(self, unit: Unit) -> None:
         self.stop(unit)
+        with self.alone(unit):
+            self.forget(unit)
+
+    def forget(self, unit: Unit) -> None:
+        """Take the unit out of supervisord, and with the last one supervisord itself away."""
         remove_file(self.path(unit))
         self.ask("update", unit.name)  # a supervisord that does not run has nothing to forget
         folder = os.path.dirname(self.path(unit))
