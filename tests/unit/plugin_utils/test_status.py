@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._status import ranges, short_time, table
+
+GIB = 1 << 30
+FLASH = {
+    "name": "4403-glm-4.7-flash-q4",
+    "state": "running",
+    "health": "ok",
+    "uptime": 90000,
+    "pid": 17,
+    "context_size": 65536,
+    "gpus": ["0", "1", "2", "3"],
+    "model": {"name": "GLM-4.7-Flash", "quantization": "Q4_K_M"},
+    "release": {"proven": "2026-11-24T20:15:00Z", "completion": {"tokens_per_second": 41.2}},
+    "gpu_memory": [{"index": index, "memory": 5 * GIB, "total": 140 * GIB} for index in range(4)],
+    "drift": [],
+}
+
+
+def test_an_instance_has_a_line_and_its_memory_below():
+    lines = table({"gpu-a": {"instances": [FLASH]}}, 120)
+    assert lines[0].split() == ["HOST", "INSTANCE", "STATE", "UP", "MODEL", "CTX", "TOK/S", "RELEASE"]
+    assert lines[1].split() == [
+        *("gpu-a", "4403-glm-4.7-flash-q4", "running", "1d", "GLM-4.7-Flash", "Q4_K_M", "65536", "41", "2026-11-24"),
+    ]
+    assert lines[2:] == ["  GPU 0-3: 5.0  5.0  5.0  5.0 GiB, of 140 each"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_no_line_is_longer_than_the_terminal(width):
+    hosts = {"gpu-a.cluster.example.org": {"instances": [{**FLASH, "drift": ["it should run and does not " * 8]}]}}
+    assert max(len(line) for line in table(hosts, width)) <= width
+
+
+def test_what_gives_way_says_so_and_the_state_does_not_give_way():
+    line = table({"gpu-a.cluster.example.org": {"instances": [FLASH]}}, 80)[1]
+    assert "…" in line
+    assert " running " in line
+    assert line.endswith("2026-11-24")
+
+
+def test_the_health_stands_beside_the_state_where_it_says_more():
+    assert "starting, loading" in table({"a": {"instances": [{**FLASH, "state": "starting", "health": "loading"}]}})[1]
+
+
+def test_a_server_that_holds_nothing_on_its_gpus_is_told():
+    found = table({"a": {"instances": [{**FLASH, "gpu_memory": []}]}}, 120)
+    assert found[2] == "  GPU 0, 1, 2, 3: none of its memory is there, by NVML's account"
+
+
+def test_a_stopped_instance_shows_its_last_release():
+    one = {**FLASH, "state": "stopped", "health": None, "uptime": None, "pid": None, "gpu_memory": []}
+    assert table({"a": {"instances": [one]}}, 120)[1:] == [
+        "a     4403-glm-4.7-flash-q4  stopped  -   GLM-4.7-Flash Q4_K_M  65536  41     2026-11-24"
+    ]
+
+
+def test_a_host_that_cannot_be_asked_and_one_without_instances_have_a_line_too():
+    lines = table({"b": {"problem": "cannot be reached: timed out"}, "a": {"instances": []}})
+    assert lines[1:] == ["a  no instance", "b  cannot be reached: timed out"]
+
+
+def test_a_broken_record_is_told():
+    broken = {"name": "x", "state": "broken", "problem": "instance.json is damaged"}
+    assert table({"a": {"instances": [broken]}})[2] == "  instance.json is damaged"
+
+
+def test_drift_is_told_a_line_each():
+    lines = table({"a": {"instances": [{**FLASH, "gpu_memory": [], "gpus": [], "drift": ["one", "two"]}]}})
+    assert lines[2:] == ["  drift: one", "  drift: two"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, "-"), (0, "0s"), (59.9, "59s"), (60, "1m"), (7200, "2h"), (260000, "3d")]
+)
+def test_times_are_short(seconds, shown):
+    assert short_time(seconds) == shown
+
+
+@pytest.mark.parametrize(("numbers", "shown"), [([], ""), ([2], "2"), ([3, 0, 1, 2], "0-3"), ([0, 2, 3], "0,2-3")])
+def test_numbers_as_a_person_writes_them(numbers, shown):
+    assert ranges(numbers) == shown
