@@ -1,0 +1,113 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking the image's llama-fit-params: what it gets of the command line, and what its answers mean.
+
+``env`` stands for the container and a script for the tool, so that the shell in between is the real one. The tables
+and messages are those of llama.cpp b11669; what it printed with four RPC devices is there with CUDA's names. No GPU.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import memory_tool
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_tool import Device
+
+MIB = 1 << 20
+TABLE = "CUDA0 16 384 91 \nCUDA1 16 384 85 \nCUDA2 16 384 85 \nCUDA3 41 288 170 \nHost 28 0 75 \n"
+IMAGE = "IMAGE=1"
+
+
+def run(argv: Sequence[str]) -> tuple[int, str, str]:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def tool(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def ask(folder: Path, *arguments: str, slots: int = 4) -> memory_tool.Answer:
+    return memory_tool.ask(["env", IMAGE, f"{folder}/llama-server", *arguments], IMAGE, slots, run)
+
+
+def test_the_table() -> None:
+    assert memory_tool.parse(f"noise\n{TABLE}") == (
+        Device("CUDA0", 16 * MIB, 384 * MIB, 91 * MIB),
+        Device("CUDA1", 16 * MIB, 384 * MIB, 85 * MIB),
+        Device("CUDA2", 16 * MIB, 384 * MIB, 85 * MIB),
+        Device("CUDA3", 41 * MIB, 288 * MIB, 170 * MIB),
+        Device("Host", 28 * MIB, 0, 75 * MIB),
+    )
+
+
+def test_what_the_tool_gets_of_the_seeds_command_line(tmp_path: Path) -> None:
+    tool(
+        tmp_path / "llama-fit-params",
+        f'printf "%s\\n" "$@" > {tmp_path}/got; ulimit -c > {tmp_path}/core; echo Host 1 2 3',
+    )
+    seed = "-m /models/a.gguf -ngl 99 -c 65536 --port 4403 --host 0.0.0.0 -t 32 --jinja --fit on --temp 1.0"
+    answer = ask(tmp_path, *seed.split(), "--api-key-file", "/k", "--log_file", "/l", "-ctk", "q8_0", "-ts", "3,1")
+    assert answer.devices == (Device("Host", MIB, 2 * MIB, 3 * MIB),)
+    wanted = "-m /models/a.gguf -ngl 99 -c 65536 -t 32 --fit on --temp 1.0 -ctk q8_0 -ts 3,1 -np 4 -fitp on"
+    assert (tmp_path / "got").read_text().split() == wanted.split()
+    assert (tmp_path / "core").read_text() == "0\n"
+
+
+def test_arguments_reach_the_tool_as_they_are(tmp_path: Path) -> None:
+    tool(tmp_path / "llama-fit-params", f'printf "%s\\0" "$@" > {tmp_path}/got; echo Host 1 2 3')
+    odd = ["-m", "/models/a b$(id)'\".gguf", "--temp", "-1", "-ot", "exps=CPU"]
+    ask(tmp_path, *odd, "--chat-template-kwargs", '{"a": 1}', slots=2)
+    assert (tmp_path / "got").read_text().split("\0")[:-1] == [*odd, "-np", "2", "-fitp", "on"]
+
+
+def test_an_option_that_this_build_does_not_know_is_left_out(tmp_path: Path) -> None:
+    refuse = 'case $a in --new*) echo "error: invalid argument: $a" >&2; exit 1;; esac'
+    tool(tmp_path / "llama-fit-params", f'for a in "$@"; do {refuse}; done; echo Host 1 2 3')
+    assert len(ask(tmp_path, "-m", "a", "--new-one", "3", "--new-two").devices) == 1
+
+
+def test_a_tool_that_refuses_everything_is_not_asked_for_ever(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    tool(tmp_path / "llama-fit-params", f'echo x >> {count}; echo "error: invalid argument: --n$$" >&2; exit 1')
+    answer = ask(tmp_path, "-m", "a")
+    assert len(count.read_text().split()) == memory_tool.ATTEMPTS
+    assert answer.silent.startswith("the image's llama-fit-params failed (exit status 1): error: invalid argument: --n")
+
+
+def test_the_one_program_of_the_official_image(tmp_path: Path) -> None:
+    tool(tmp_path / "llama", f'test "$1" = fit-params || exit 1; echo "{TABLE}"')
+    assert len(ask(tmp_path, "-m", "a").devices) == 5
+
+
+def test_an_image_without_the_tool(tmp_path: Path) -> None:
+    assert ask(tmp_path, "-m", "a").silent == "the image has no llama-fit-params"
+
+
+def test_an_abort_in_the_tool(tmp_path: Path) -> None:
+    tool(tmp_path / "llama-fit-params", 'echo "0.00 E gguf_init: it is broken" >&2; kill -ABRT $$')
+    assert ask(tmp_path, "-m", "a").silent.endswith("0.00 E gguf_init: it is broken")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "tensor 'token_embd.weight' data is not within the file bounds, model is corrupted or incomplete",
+        "unknown model architecture: 'wxyza'",
+    ],
+)
+def test_a_model_that_this_llama_cpp_cannot_load(message: str) -> None:
+    said = f"0.00.263.795 E llama_model_load: error loading model: {message}\n0.00 E failed to load model\n"
+    assert memory_tool.read(134, "", said) == memory_tool.Answer(refused=message)
+
+
+def test_a_gpu_that_hangs() -> None:
+    assert "did not answer within 120 s" in memory_tool.read(124, "", "").silent
+
+
+def test_an_answer_of_another_form_is_none() -> None:
+    assert memory_tool.read(0, "-c 4096 -ngl 99\n", "").devices == ()
