@@ -54,8 +54,8 @@ def problems(expected: Expectation, props: Any) -> list[str]:
 def context_range(arguments: Sequence[str], trained: int | None) -> tuple[int | None, int | None]:
     """The least and the most tokens that a slot may hold; None where the arguments leave it to the server.
 
-    An explicit --parallel divides the context, unless the slots share it, as they do where it is not given. Newer builds
-    hold a slot to the length that the model was trained with, older ones only warn.
+    An explicit --parallel divides the context, unless the slots share it, as they do where it is not given. Newer
+    builds hold a slot to the length that the model was trained with, older ones only warn.
     """
     context = number(value_of(arguments, "-c", "--ctx-size")) or 0
     if context <= 0 or value_of(arguments, "--kv-unified-per-slot") or value_of(arguments, "--override-kv"):
