@@ -139,7 +139,11 @@ def _record(wanted: Wanted, observed: Observed) -> list[Step]:
         return []
     before, after = observed.record["spec"], wanted.record["spec"]
     why = changes(observed.record, wanted.record)
-    why += [f"{key}: {_show(before.get(key))} -> {after[key]}" for key in NOT_NOTICED if before.get(key) != after[key]]
+    why += [
+        f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
+        for key in NOT_NOTICED
+        if before.get(key) != after.get(key)
+    ]
     why = why or ["what the instance means on this host changed"]
     return [Step("Update instance.json", manager_change(wanted, observed) or "; ".join(why), "record")]
 

@@ -124,6 +124,13 @@ def test_another_drain_timeout_is_written_down_and_restarts_nothing() -> None:
     ]
 
 
+def test_the_way_back_to_a_release_from_before_the_option_existed() -> None:
+    old = wanted()
+    del old.record["spec"]["drain_timeout"]
+    (step,) = decide("started", old, running())
+    assert (step.kind, step.why) == ("record", "drain_timeout: 60 -> not set")
+
+
 @pytest.mark.parametrize("state", ["started", "restarted"])
 def test_a_started_instance_runs_is_proven_and_starts_at_boot(state: str) -> None:
     want = wanted()
