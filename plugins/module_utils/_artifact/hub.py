@@ -43,11 +43,15 @@ class Revision:
 
 @dataclass(frozen=True)
 class Listed:
-    """A file of a repository; ``sha256`` is None where the hub does not tell it (a small file outside LFS)."""
+    """A file of a repository; ``sha256`` is None where the hub does not tell it (a small file outside LFS).
+
+    ``blob`` is what git names the content of such a file by (40 hex).
+    """
 
     name: str
     size: int | None
     sha256: str | None
+    blob: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class Hub:
         for index, one in enumerate(listed):
             if one.sha256 is None or one.size is None or (at.gated and index == 0):
                 linked = self.linked(repo, at.commit, one.name)
-                listed[index] = Listed(one.name, one.size or linked.size, one.sha256 or linked.sha256)
+                listed[index] = Listed(one.name, one.size or linked.size, one.sha256 or linked.sha256, one.blob)
         return listed
 
     def _paths_info(self, repo: str, commit: str, names: Sequence[str]) -> dict[str, Listed]:
@@ -217,7 +221,13 @@ def _entries(content: Any) -> dict[str, Listed]:
         if isinstance(one, dict) and one.get("type") == "file" and isinstance(one.get("path"), str):
             lfs = one.get("lfs") or {}
             size = lfs.get("size", one.get("size"))
-            found[one["path"]] = Listed(one["path"], size if isinstance(size, int) else None, _digest(lfs.get("oid")))
+            oid = str(one.get("oid"))
+            found[one["path"]] = Listed(
+                one["path"],
+                size if isinstance(size, int) else None,
+                _digest(lfs.get("oid")),
+                oid if not lfs and is_commit(oid) else None,
+            )
     return found
 
 

@@ -11,6 +11,7 @@ the commit that a branch still is.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -136,10 +137,33 @@ def resolve(wanted: Wanted, access: Access) -> Wanted:
         wanted,
         wish,
         [
-            WantedFile("", sha256=one.sha256, size=one.size, hub=HubFile(wish.repo, one.name, at.commit))
-            for one in listed
+            WantedFile(
+                "",
+                sha256=one.sha256 or _of_blob(file.path, one.size, one.blob),
+                size=one.size,
+                hub=HubFile(wish.repo, one.name, at.commit),
+            )
+            for file, one in zip(wanted.files, listed)
         ],
     )
+
+
+def _of_blob(path: str, size: int | None, blob: str | None) -> str | None:
+    """The sha256 of the file on the host, if git would name its content ``blob``; the hub tells no other digest then.
+
+    Such files are small: larger ones are in LFS.
+    """
+    try:
+        if blob is None or os.stat(path).st_size != size:
+            return None
+        name, digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha256()
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                name.update(block)
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest() if name.hexdigest() == blob else None
 
 
 def _recorded(wish: HubModel, records: Sequence[Identity | None]) -> list[WantedFile]:
@@ -148,7 +172,7 @@ def _recorded(wish: HubModel, records: Sequence[Identity | None]) -> list[Wanted
     for record in records:
         said = record.source if record else {}
         hub = HubFile(str(said.get("repo")), str(said.get("file")), str(said.get("revision")))
-        if record is None or hub.repo != wish.repo or not re.fullmatch("[0-9a-f]{40}", str(hub.revision)):
+        if record is None or hub.repo != wish.repo or not _is_commit(str(hub.revision)):
             return []
         found.append(WantedFile("", sha256=record.sha256, size=record.size, hub=hub))
     names = [one.hub.file for one in found if one.hub]
@@ -164,9 +188,15 @@ def _recorded(wish: HubModel, records: Sequence[Identity | None]) -> list[Wanted
     return found if whole and meant and len({one.commit for one in found}) == 1 else []
 
 
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
 def _is_enough(wanted: Wanted, wish: HubModel, known: Sequence[WantedFile], records: Sequence[Identity | None]) -> bool:
     """Whether what is recorded, and still so, answers the wish without the hub."""
     digests = [file.sha256 for file in wanted.files]
+    if known and known[0].commit != wish.revision and _is_commit(wish.revision):
+        return False  # the record is to name the commit that is pinned
     if None not in digests:
         # The operator says which content is wanted; where it came from is asked only to bring it again.
         same = digests == [record.sha256 if record else None for record in records]
@@ -176,7 +206,7 @@ def _is_enough(wanted: Wanted, wish: HubModel, known: Sequence[WantedFile], reco
 
 def _offline(wanted: Wanted, wish: HubModel, known: Sequence[WantedFile]) -> Wanted:
     """What must be there is what the operator says, else what was fetched from there before."""
-    if known and wish.revision != known[0].commit and re.fullmatch("[0-9a-f]{40}", wish.revision):
+    if known and wish.revision != known[0].commit and _is_commit(wish.revision):
         known = []
     if known:
         return _filled(wanted, wish, known)

@@ -310,6 +310,28 @@ def test_a_branch_that_moves_on_is_followed_where_the_content_is_another(call, h
     assert "is wanted" in moved["reasons"][0]
 
 
+def test_another_commit_that_is_pinned_is_the_one_that_is_told(call, hub, tiny):
+    first = call(gguf_model, sha256=SHA256, **tiny)
+    same = hub.repos[REPO].commit({"tiny.gguf": CONTENT, "more.gguf": b"x"})
+    for args in ({"check": True}, {}):
+        pinned = call(gguf_model, sha256=SHA256, revision=same, **args, **tiny)
+        assert (pinned["changed"], pinned["model"]["revision"]) == (False, same)
+        assert pinned["model"]["source"] == first["model"]["source"].replace(first["model"]["revision"], same)
+    again, asked = asked_by(hub, call, sha256=SHA256, revision=same, **tiny)
+    assert (again["model"], asked) == (pinned["model"], [])
+
+
+def test_a_small_file_outside_lfs_is_known_by_git(call, hub, tiny, monkeypatch):
+    monkeypatch.setattr(lab, "_is_lfs", lambda name, file: False)
+    call(gguf_model, **tiny)
+    same = hub.repos[REPO].commit({"tiny.gguf": CONTENT, "more.gguf": b"x"})
+    kept, asked = asked_by(hub, call, **tiny)
+    assert (kept["changed"], kept["model"]["revision"]) == (False, same)
+    assert not any("resolve-cache" in one for one in asked if "GET" in one)
+    hub.repos[REPO].commit({"tiny.gguf": build.model(data=build.DATA[::-1])})
+    assert call(gguf_model, **tiny)["changed"]
+
+
 def test_a_touched_file_is_read_and_kept(call, hub, tiny):
     call(gguf_model, **tiny)
     os.utime(tiny["path"])
