@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe, plan, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe, plan, record, swap
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.plan import Step
 
@@ -45,10 +45,13 @@ def write_record(place: Place, value: Mapping[str, Any]) -> None:
     share(place, value["spec"]["user"])
 
 
-def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], former: Place | None = None) -> None:
-    """Every step up to the start of the server. ``value`` is the record that the steps make true; ``former`` the place
-    whose unit is to be removed, if it is another one. Raises OSError and ManagerError.
+def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], former: Place | None = None) -> list[str]:
+    """Every step up to the start of the server; returns what the operator has to know about it.
+
+    ``value`` is the record that the steps make true; ``former`` the place whose unit is to be removed, if it is another
+    one. Raises OSError and ManagerError.
     """
+    warnings: list[str] = []
     spec = value["spec"]
     unit = observe.unit(place, spec)
     for step in steps:
@@ -62,6 +65,7 @@ def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], for
             place.manager.install(observe.unit(place, spec, step.enabled))
         elif step.kind == "stop":
             place.manager.stop(unit)
+            warnings += swap.cut(observe.account(place), value)
         elif step.kind == "remove_unit":
             old = former or place
             old.manager.remove(observe.unit(old, spec))
@@ -69,18 +73,7 @@ def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], for
             shutil.rmtree(place.folder)
     if plan.kinds(steps) & {"make_folder", "write", "record"}:
         share(place, spec["user"])
-
-
-def start(place: Place, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Stop what runs and start the recorded launch; returns at once, readiness is the gate's to see.
-
-    Returns the runner's account from before, so that the gate can tell it from the new one. Raises ManagerError.
-    """
-    unit = observe.unit(place, value["spec"])
-    place.manager.stop(unit)
-    before = observe.account(place)
-    place.manager.start(unit)
-    return before
+    return warnings
 
 
 def halt(place: Place, value: Mapping[str, Any]) -> None:

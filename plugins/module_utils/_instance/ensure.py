@@ -134,15 +134,14 @@ def _without_spec(request: Request) -> dict[str, Any]:
     steps = plan.decide(request.state, None, observed, folder)
     before = {"state": "running" if observed.active else "stopped"}
     after = {"state": request.state} if steps else before
-    if not request.check:
-        apply.carry_out(place, steps, last)
+    warnings = [] if request.check else apply.carry_out(place, steps, last)
     if request.state == "absent":
         resource = describe.absent(name)
     elif steps and not request.check:
         resource = describe.look(place, last)
     else:
         resource = describe.describe(place, last, observed.unit)
-    return result(steps, resource, "instance", diff=diff_of(before, after, name))
+    return result(steps, resource, "instance", diff=diff_of(before, after, name), warnings=warnings)
 
 
 def _with_spec(request: Request, spec: Spec) -> dict[str, Any]:
@@ -230,9 +229,11 @@ def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
     if proves:
         # A module that moves into the host's environment begins anew, so this comes before the first change.
         case.request.library("requests")
-    apply.carry_out(place, steps, value, case.former)
+    decision.warnings.extend(apply.carry_out(place, steps, value, case.former))
     if proves:
-        value = prove.prove(place, value, case.request.params["wait_timeout"], starts="start" in kinds)
+        timeout, rollback = case.request.params["wait_timeout"], case.request.params["rollback"]
+        value, warnings = prove.prove(place, value, timeout, starts="start" in kinds, rollback=rollback)
+        decision.warnings.extend(warnings)
     return describe.look(place, value)
 
 

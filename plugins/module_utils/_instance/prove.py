@@ -15,7 +15,14 @@ from typing import Any
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import evidence, proof, wait
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, observe, plan, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
+    apply,
+    failures,
+    observe,
+    plan,
+    record,
+    swap,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 
 # Seconds for one look at /health; llama-server answers it from threads of their own.
@@ -51,11 +58,14 @@ def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Ma
     )
     if not outcome.ready:
         lines = place.manager.log_lines(unit, LOG_LINES)
-        raise GateFailed(evidence.explain(outcome.reason, evidence.this_start(lines, f"starting {launch['id']}")))
+        raise GateFailed(
+            "Failed at the start: "
+            + evidence.explain(outcome.reason, evidence.this_start(lines, f"starting {launch['id']}"))
+        )
     try:
         answer = proof.prove(launch["url"], runner.read_key(launch["api_key_file"]), value["model"] or {})
     except proof.NotProven as error:
-        raise GateFailed(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+        raise GateFailed(f"Failed at the proof: {error}.") from error
     return {
         "proven": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "ready_seconds": round(outcome.seconds, 1),
@@ -64,22 +74,43 @@ def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Ma
     }
 
 
-def prove(place: Place, value: dict[str, Any], timeout: int | None, starts: bool) -> dict[str, Any]:
-    """Start the instance if ``starts``, pass the gate and record the release; returns the record with it.
+def prove(
+    place: Place, value: dict[str, Any], timeout: int | None, starts: bool, rollback: bool = True
+) -> tuple[dict[str, Any], list[str]]:
+    """Start the instance if ``starts``, pass the gate and record the release; returns the record with it, and warnings.
 
-    Where that fails, the last release comes back. Raises GateFailed.
+    Where that fails, the evidence is kept, and the last release comes back unless ``rollback`` is off. Raises
+    GateFailed, which tells the cause and what became of the instance.
     """
+    warnings: list[str] = []
+    before: Mapping[str, Any] = {}
     try:
-        before = apply.start(place, value) if starts else {}
+        if starts:
+            swapped = swap.swap(place, value)
+            before, warnings = swapped.before, swapped.warnings
         release = gate(place, value, timeout, before)
     except (GateFailed, managers.ManagerError) as failure:
-        raise GateFailed(f"{failure}\n{way_back(place, value, timeout)}") from failure
+        said = str(failure) if isinstance(failure, GateFailed) else f"Failed at stop and start: {failure}"
+        kept = failures.keep(place, value, said)
+        back = way_back(place, value, timeout) if rollback else stand_still(place, value)
+        raise GateFailed("\n".join([said, *warnings, back, kept])) from failure
     former = value["release"]
     if former and former["launch"]["id"] != release["launch"]["id"]:
         record.keep_release(place.folder, former)
     done = {**value, "release": release}
     apply.write_record(place, done)
-    return done
+    return done, warnings
+
+
+def stand_still(place: Place, value: Mapping[str, Any]) -> str:
+    """Stop what failed and leave it so: the way back is switched off. Says what became of it; raises nothing."""
+    try:
+        apply.halt(place, value)
+    except (managers.ManagerError, OSError) as error:
+        return f"It could not be stopped either: {error} {_left(place, value)}"
+    release = value["release"]
+    last = f"The last release is that of {release['proven']}." if release else "There is no earlier release."
+    return f"It is stopped and does not start at boot, because rollback is off. {last}"
 
 
 def way_back(place: Place, value: Mapping[str, Any], timeout: int | None) -> str:
@@ -95,7 +126,16 @@ def way_back(place: Place, value: Mapping[str, Any], timeout: int | None) -> str
             return f"The instance is stopped: {obstacle}."
         return _run_again(place, value, timeout)
     except (GateFailed, managers.ManagerError, OSError) as error:
-        return f"The way back to the last release failed too: {error}"
+        return f"The way back to the last release failed too: {error}\n{_left(place, value)}"
+
+
+def _left(place: Place, value: Mapping[str, Any]) -> str:
+    """In what state the unit is left, in words."""
+    try:
+        state = place.manager.observe(observe.unit(place, value["spec"]))
+    except (managers.ManagerError, OSError) as error:
+        return f"In what state {value['manager']} has it cannot be seen: {error}"
+    return f"{value['manager']} has it as: {state.detail or ('running' if state.active else 'stopped')}."
 
 
 def no_way_back(value: Mapping[str, Any]) -> str | None:
@@ -125,9 +165,13 @@ def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> s
     want = observe.whole(there, old, timeout)
     steps = plan.decide("started", want, observe.observe(there, value, want, former=failed), there.folder)
     apply.carry_out(there, steps, old, failed)
-    before = apply.start(there, old)
+    before = swap.swap(there, old).before
     try:
         gate(there, old, timeout, before)
     except GateFailed as failure:
-        return f"The release of {release['proven']} was started again, and does not work either: {failure}"
+        kept = failures.keep(there, old, str(failure))
+        return (
+            f"The release of {release['proven']} was started again, and does not work either: {failure}\n{kept} "
+            f"It is left to {old['manager']} to try again."
+        )
     return f"Back on the release of {release['proven']}, serving again after {time.monotonic() - begin:.0f} s."

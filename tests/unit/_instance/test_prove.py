@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import prove, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, runner
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failures, prove, record, swap
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 
@@ -109,10 +109,82 @@ def gates(monkeypatch: pytest.MonkeyPatch, *outcomes: str) -> list[str]:
     return asked
 
 
-def failed(home: Path, fake: Fake, value: dict[str, Any]) -> str:
+def failed(home: Path, fake: Fake, value: dict[str, Any], rollback: bool = True) -> str:
     with pytest.raises(prove.GateFailed) as error:
-        prove.prove(place(home, fake), value, None, True)
+        prove.prove(place(home, fake), value, None, True, rollback)
     return str(error.value)
+
+
+def evidence(home: Path) -> list[Path]:
+    return sorted((home / "4403-glm-4.7-flash-q4/failures").iterdir())
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_without_rollback_what_failed_is_stopped_and_nothing_else_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], release: bool
+) -> None:
+    gates(monkeypatch, "It ended.")
+    fake = Fake()
+    said = failed(tmp_path, fake, changed if release else {**changed, "release": None}, rollback=False)
+    assert "\nIt is stopped and does not start at boot, because rollback is off. " in said
+    assert ("The last release is that of 2026-10-01T12:00:00Z." in said) == release
+    assert fake.done == ["stop", "start", "stop", "disable"]
+
+
+def test_what_cannot_be_stopped_is_told_with_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    gates(monkeypatch, "It ended.")
+    said = failed(tmp_path, Fake("disable"), changed, rollback=False)
+    assert "It could not be stopped either: cannot disable supervisor has it as: stopped." in said
+
+
+def test_requests_that_were_cut_are_told_in_success_and_in_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    there = place(tmp_path, Fake())
+    me = runner.process(os.getpid())
+    assert me is not None
+    state = {"runner_pid": os.getpid(), "runner_start": me.start, "cut": 2}
+    Path(there.folder, "running.json").write_text(json.dumps(state))
+    monkeypatch.setattr(swap.gpu, "read_gpus", lambda: [])
+    sentence = "2 requests were still running after 60 s and had to be cut."
+    gates(monkeypatch, "", "It ended.", "")
+    dummy, warnings = prove.prove(there, changed, None, True)
+    assert [warning[: len(sentence)] for warning in warnings] == [sentence]
+    assert f"\n{sentence}" in failed(tmp_path, Fake(), changed)
+
+
+def test_the_evidence_of_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:
+    there = place(tmp_path, Fake())
+    Path(there.folder, "llama-server.log").write_text("0.00.100.000 E cudaMalloc failed\n")
+    gates(monkeypatch, "It ended.", "That too.")
+    failed(tmp_path, Fake(), changed)
+    kept = evidence(tmp_path)
+    newest = next(folder for folder in kept if folder.name.endswith(changed["launch"]["id"]))
+    assert (newest / "llama-server.log").read_text() == "0.00.100.000 E cudaMalloc failed\n"
+    assert json.loads((newest / "launch.json").read_text())["argv"][0] == "/usr/bin/apptainer"
+    assert "It ended." in (newest / "failure.txt").read_text()
+
+
+def test_evidence_is_kept_for_the_last_few(tmp_path: Path, changed: dict[str, Any]) -> None:
+    there = place(tmp_path, Fake())
+    for number in range(7):
+        (tmp_path / "4403-glm-4.7-flash-q4/failures" / f"2026010{number}T000000Z-x").mkdir(parents=True)
+    said = failures.keep(there, changed, "It ended.")
+    kept = evidence(tmp_path)
+    assert said == f"The evidence is in {kept[-1]}."
+    assert [folder.name[:8] for folder in kept[:-1]] == ["20260103", "20260104", "20260105", "20260106"]
+
+
+def test_a_full_disk_does_not_hide_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    (tmp_path / "4403-glm-4.7-flash-q4/failures").touch()
+    gates(monkeypatch, "It ended.", "")
+    said = failed(tmp_path, Fake(), changed)
+    assert said.startswith("It ended.\nBack on the release of")
+    assert "The evidence could not be kept in" in said
 
 
 def test_a_failed_first_deployment_leaves_nothing_running(
@@ -121,7 +193,9 @@ def test_a_failed_first_deployment_leaves_nothing_running(
     gates(monkeypatch, "It ended.")
     fake = Fake()
     said = failed(tmp_path, fake, {**changed, "release": None})
-    assert said == "It ended.\nThe instance is stopped: there is no earlier release to go back to."
+    first, second, third = said.split("\n")
+    assert (first, second) == ("It ended.", "The instance is stopped: there is no earlier release to go back to.")
+    assert third == f"The evidence is in {evidence(tmp_path)[0]}."
     assert fake.done == ["stop", "start", "stop", "disable"]
 
 
@@ -131,7 +205,7 @@ def test_the_last_release_comes_back_whole(
     asked = gates(monkeypatch, "It ended.", "")
     fake = Fake()
     said = failed(tmp_path, fake, changed)
-    assert said == "It ended.\nBack on the release of 2026-10-01T12:00:00Z, serving again after 0 s."
+    assert said.startswith("It ended.\nBack on the release of 2026-10-01T12:00:00Z, serving again after 0 s.\n")
     assert fake.done == ["stop", "start", "stop", "disable", "enable", "stop", "start"]
     assert asked == [changed["launch"]["id"], changed["release"]["launch"]["id"]]
     there = place(tmp_path, fake).folder
@@ -147,7 +221,9 @@ def test_the_last_release_does_not_work_either(
 ) -> None:
     gates(monkeypatch, "It ended.", "That too.")
     said = failed(tmp_path, Fake(), changed)
-    assert said.endswith("\nThe release of 2026-10-01T12:00:00Z was started again, and does not work either: That too.")
+    assert "\nThe release of 2026-10-01T12:00:00Z was started again, and does not work either: That too.\n" in said
+    assert "It is left to supervisor to try again." in said
+    assert len(evidence(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("fails_at", ["start", "disable", "enable"])
@@ -156,8 +232,8 @@ def test_a_manager_that_fails_is_told_with_the_cause(
 ) -> None:
     gates(monkeypatch, "It ended.", "")
     said = failed(tmp_path, Fake(fails_at), changed)
-    assert said.startswith("cannot start" if fails_at == "start" else "It ended.")
-    assert said.endswith(f"\nThe way back to the last release failed too: cannot {fails_at}")
+    assert said.startswith("Failed at stop and start: cannot start" if fails_at == "start" else "It ended.")
+    assert f"\nThe way back to the last release failed too: cannot {fails_at}\nsupervisor has it as: " in said
 
 
 def test_a_pass_is_recorded_and_the_former_release_kept(
@@ -165,8 +241,8 @@ def test_a_pass_is_recorded_and_the_former_release_kept(
 ) -> None:
     gates(monkeypatch, "")
     there = place(tmp_path, Fake())
-    done = prove.prove(there, changed, None, True)
-    assert record.read(there.folder) == done
+    done, warnings = prove.prove(there, changed, None, True)
+    assert (record.read(there.folder), warnings) == (done, [])
     assert done["release"]["launch"] == changed["launch"]
     (kept,) = os.listdir(os.path.join(there.folder, "releases"))
     assert json.loads(Path(there.folder, "releases", kept).read_text()) == changed["release"]

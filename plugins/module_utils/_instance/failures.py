@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is kept of a launch that failed: a folder for each failure, and not too many of them.
+
+Private to gpufleet.llamacpp; may change at any time. It is taken before the way back, which overwrites most of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, runner
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+
+FOLDER = "failures"
+KEPT = 5
+LOG_LINES = 2000
+# Seconds for each question to a server that may hang.
+ANSWER_TIMEOUT = 3.0
+QUESTIONS = ("props", "slots", "metrics", "v1/models")
+
+
+def keep(place: Place, value: Mapping[str, Any], why: str) -> str:
+    """Keep the evidence of this failure; returns where it is, in a sentence. Raises nothing."""
+    name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{value['launch']['id']}"
+    shelf = os.path.join(place.folder, FOLDER)
+    folder = os.path.join(shelf, name)
+    try:
+        os.makedirs(folder, mode=0o750, exist_ok=True)
+        for file, content in collect(place, value, why).items():
+            write_atomic(os.path.join(folder, file), content, 0o640)
+        for old in sorted(os.listdir(shelf))[:-KEPT]:
+            shutil.rmtree(os.path.join(shelf, old))
+    except OSError as error:
+        return f"The evidence could not be kept in {folder}: {error.strerror}."
+    return f"The evidence is in {folder}."
+
+
+def collect(place: Place, value: Mapping[str, Any], why: str) -> dict[str, bytes]:
+    """Content by file name: the failure in words, the launch, the runner's account, the log, what the server answers,
+    and the GPUs. What cannot be had is left out.
+    """
+    launch = value["launch"]
+    found = {
+        "failure.txt": why + "\n",
+        "launch.json": _json(launch),
+        "running.json": _json(observe.account(place)),
+        "llama-server.log": _log(place, value),
+        "gpus.json": _gpus(),
+    }
+    key = runner.read_key(launch["api_key_file"])
+    if runner.health(launch["url"], ANSWER_TIMEOUT) is not None:
+        line = runner.Line(launch["url"], key)
+        for question in QUESTIONS:
+            status, body = line.ask(f"/{question}")
+            found[f"{question.replace('/', '-')}.txt"] = f"HTTP {status}\n{body.decode('utf-8', 'replace')}\n"
+        line.close()
+    return {name: text.encode() for name, text in found.items() if text}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _log(place: Place, value: Mapping[str, Any]) -> str:
+    lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _gpus() -> str:
+    try:
+        return _json(gpu.as_dict(gpu.read()))
+    except gpu.NvmlUnavailable as error:
+        return f"{error}\n" if not error.no_gpu else ""
