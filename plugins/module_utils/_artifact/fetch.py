@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pace i
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import (
     Gone,
     Part,
+    content_id,
     discard_abandoned,
     part_path,
 )
@@ -31,7 +32,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import Job, Stream, Tally, Worker
 
-__all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "content_id", "fetch", "inspect"]
+__all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "fetch", "inspect"]
 
 # What is asked for at once (facts: 16 MiB is fastest). At most so much per connection is fetched again when the process
 # dies.
@@ -70,11 +71,6 @@ class _StartOver(Exception):
     def __init__(self, words: str, alone: bool = False) -> None:
         super().__init__(words)
         self.alone = alone
-
-
-def content_id(sha256: str | None, validator: str | None) -> str:
-    """What a part is named after (part_path, resumable)."""
-    return f"sha256:{sha256}" if sha256 else f"validator:{validator}"
 
 
 def fetch(

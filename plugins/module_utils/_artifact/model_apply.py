@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf as header
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, model_fetch, place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, model_fetch, place, space
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
     RECORDS,
     ModelError,
@@ -29,6 +29,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, origin_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Applied:
 
 # Brings one file from its url to a path and returns fetch.Fetched; raises ModelError.
 Fetch = Callable[[WantedFile, str], Any]
-# The bytes of disk that fetching a file to a path will still take; raises ModelError.
-Needs = Callable[[WantedFile, str], int]
+# What fetching a file to a path takes of the disk; raises ModelError.
+Needs = Callable[[WantedFile, str], space.Need]
 
 
 def apply(
@@ -94,15 +95,23 @@ def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -
     """
     if len(steps.bring) < 2 or not wanted.files[0].url:
         return
-    size = 0
+    found = []
     for index in steps.bring:
         file = wanted.files[index]
         path = place.incoming_path(file.path, RECORDS)
         if not model_fetch.kept(file, path):
-            size += needs(file, path)
-    problems = place.lacks(observed.room, size, 0)
+            found.append(needs(file, path))
+    problems = place.lacks(observed.room, sum(map(space.remaining, found)), 0)
     if problems:
         raise ModelError(" ".join(problems))
+    incoming = os.path.dirname(place.incoming_path(wanted.files[0].path, RECORDS))
+    os.makedirs(incoming, mode=0o755, exist_ok=True)
+    try:
+        space.reserve(found)
+    except FetchError as error:
+        place.tidy(incoming)
+        # Told by the place that the operator gave.
+        raise ModelError(str(error).replace(incoming, observed.room.folder)) from error
 
 
 def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, progress: ProgressFile) -> dict[int, Staged]:

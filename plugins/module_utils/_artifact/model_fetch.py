@@ -9,7 +9,6 @@ The engine is imported where it is used, so that only a run that fetches needs i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,10 @@ from typing import Any
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import recorded
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import WantedFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import content_id
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import incoming_path
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need, remaining
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,18 @@ class Network:
             # Told by the place that the operator gave: where it lies until then is our affair.
             raise ModelError(str(error).replace(path, file.path)) from error
 
-    def needs(self, file: WantedFile, path: str) -> int:
-        """The bytes of disk that fetching the file to ``path`` will still take. Raises ModelError."""
+    def needs(self, file: WantedFile, path: str) -> Need:
+        """What fetching the file to ``path`` takes of the disk. Raises ModelError."""
         from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
 
         if file.size is not None and file.sha256:
-            return remaining(file, file.size)
+            return Need(path, file.size, content_id(file.sha256, None))
         try:
             remote = fetch.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
         except fetch.FetchError as error:
             raise ModelError(str(error)) from error
         self.progress.learn(file.path, remote.size)
-        return remaining(file, remote.size, remote.validator)
+        return Need(path, remote.size, content_id(file.sha256, remote.validator))
 
     def _source(self, file: WantedFile) -> Any:
         from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source
@@ -80,19 +81,12 @@ def kept(file: WantedFile, path: str) -> str | None:
     return found.sha256 if found and found.sha256 == file.sha256 else None
 
 
-def remaining(file: WantedFile, size: int, validator: str | None = None) -> int:
-    """The bytes of disk that fetching a file of ``size`` bytes will still take: an interrupted run reserved some."""
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import content_id
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import part_path
-
+def foreseen_need(file: WantedFile) -> int:
+    """The bytes of disk that fetching a file of known size will still take."""
     path = incoming_path(file.path, RECORDS)
-    if kept(file, path):
+    if file.size is None or kept(file, path):
         return 0
-    try:
-        reserved = os.stat(part_path(path, content_id(file.sha256, validator))).st_blocks * 512
-    except OSError:
-        reserved = 0
-    return max(size - reserved, 0)
+    return remaining(Need(path, file.size, content_id(file.sha256, None) if file.sha256 else None))
 
 
 def transfer_of(transfers: Sequence[Any]) -> dict[str, Any]:

@@ -60,9 +60,9 @@ def observe(wanted: Wanted, foresee: bool = False) -> Observed:
             for file, seen in zip(wanted.files, files)
         )
         needed = sum(
-            model_fetch.remaining(file, file.size)
+            model_fetch.foreseen_need(file)
             for file, seen in zip(wanted.files, files)
-            if file.size is not None and (unfit(file, seen) or set_problems)
+            if unfit(file, seen) or set_problems
         )
     return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)), left, needed)
 

@@ -42,8 +42,13 @@ class Gone(Exception):
     """The part was taken away under us: another process delivered, replaced or discarded it."""
 
 
+def content_id(sha256: str | None, validator: str | None) -> str:
+    """What a part is named after: the digest of its content, or what the server says its version is."""
+    return f"sha256:{sha256}" if sha256 else f"validator:{validator}"
+
+
 def part_path(destination: str, content: str) -> str:
-    """Where ``content`` ("sha256:<digest>" or "validator:<text>") is gathered before it becomes ``destination``."""
+    """Where the content of that content_id is gathered before it becomes ``destination``."""
     kind, dummy, value = content.partition(":")
     key = value[:KEY] if kind == "sha256" else hashlib.sha256(content.encode()).hexdigest()[:KEY]
     return f"{_stem(destination)}.{key}.part"

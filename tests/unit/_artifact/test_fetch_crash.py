@@ -26,9 +26,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch 
     Fetched,
     FetchError,
     Source,
-    content_id,
     fetch,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import content_id
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Pieces
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import (

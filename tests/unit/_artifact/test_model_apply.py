@@ -24,6 +24,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_
     observe,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 
 CONTENT = build.model()
@@ -43,7 +44,7 @@ class Web:
         self.size = None
 
     def needs(self, file, path):
-        return self.size or len(self.contents.get(file.url, b""))
+        return Need(path, self.size or len(self.contents.get(file.url, b"")))
 
     def __call__(self, file, path):
         self.asked.append(file.url)

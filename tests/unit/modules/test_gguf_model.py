@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
@@ -280,6 +282,23 @@ def test_a_split_model_of_the_hub_is_one_model(call, hub, big, tmp_path):
     for args in ({"revision": head(hub)}, {"revision": head(hub), "file": PARTS[0]}):
         again, asked = asked_by(hub, call, **{**big, **args})
         assert (again["changed"], again["model"], asked) == (False, first["model"], [])
+
+
+def test_a_quota_has_its_say_on_the_whole_set_before_its_first_byte(call, hub, big, tmp_path, monkeypatch):
+    allocated = []
+
+    def allocate(handle, size):
+        allocated.append(size)
+        if len(allocated) == 2:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(part, "allocate", allocate)
+    failed, asked = asked_by(hub, call, **big)
+    assert failed["failed"]
+    assert "the 2 files of" in failed["msg"] and os.strerror(errno.EDQUOT) in failed["msg"]
+    assert f"bytes of {tmp_path}/models/b-00002-of-00002.gguf" in failed["msg"]
+    assert not any(one.startswith("cdn") for one in asked)
+    assert os.listdir(tmp_path / "models") == []
 
 
 def test_check_mode_asks_but_fetches_nothing_and_foresees_all_the_hub_knows(call, hub, big, tmp_path):
