@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # Each asks for what those before it ask for, and more.
@@ -48,6 +48,10 @@ class Gate:
     def full(self) -> bool:
         """Whether everything is proven."""
         return self.level == "full"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that is recorded on the host: JSON types only."""
+        return {**asdict(self), "prompts": [asdict(prompt) for prompt in self.prompts]}
 
     def for_the_way_back(self) -> Gate:
         """The gate for the last release: it passed once, so it only has to answer; the prompts are for the new one."""
@@ -122,3 +126,12 @@ def parse(params: Mapping[str, Any]) -> Gate:
         prompt_tokens=params["gate_prompt_tokens"],
         max_slowdown=float(match[1]) / 100 if match else None,
     )
+
+
+def from_dict(value: Mapping[str, Any] | None) -> Gate:
+    """The gate as it was recorded; a record without one, or with one of another version, asks for everything."""
+    try:
+        known = dict(value or {})
+        return Gate(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in known.get("prompts") or ())})
+    except TypeError:
+        return Gate()

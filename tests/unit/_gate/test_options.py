@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -85,3 +86,14 @@ def test_a_context_of_the_models_own_is_only_known_to_the_server() -> None:
 )
 def test_the_way_back_only_has_to_answer(level: str, back: str) -> None:
     assert Gate(level, (Prompt("a", "b"),), 5, 0.1).for_the_way_back() == Gate(back)
+
+
+def test_a_recorded_gate_is_the_same() -> None:
+    gate = Gate("completion", (Prompt("a", "b", 3),), 5, 0.1)
+    assert options.from_dict(json.loads(json.dumps(gate.as_dict()))) == gate
+    assert options.from_dict(json.loads(json.dumps(Gate().as_dict()))) == Gate()
+
+
+@pytest.mark.parametrize("value", [None, {}, {"newer": 1}, {"prompts": [{"newer": 1}]}], ids=str)
+def test_a_record_of_another_version_asks_for_everything(value: Any) -> None:
+    assert options.from_dict(value) == Gate()
