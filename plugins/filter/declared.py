@@ -18,7 +18,7 @@ OF_AN_INSTANCE = (
     *("name", "state", "image", "image_sha256", "pull", "model", "alias", "host", "port", "gpus", "gpu_layers"),
     *("image_auth_file", "image_no_https", "image_ca_path", "drain_timeout", "rollback", "lock_timeout"),
     *("context_size", "threads", "args", "env", "binds", "api_key_file", "server_path", "manager", "user"),
-    "wait_timeout",
+    *("wait_timeout", "allow_options", "min_build"),
 )
 OF_A_MODEL = (
     *("path", "repo", "file", "revision", "endpoint", "token_file", "offline", "url", "src", "mirrors", "connections"),

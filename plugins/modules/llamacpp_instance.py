@@ -130,6 +130,17 @@ options:
         as it stands; no quoting is needed or looked at.
       - An option with two values takes the second one as an entry of its own.
       - What an option of this module stands for is said there and refused here.
+      - Names and values are checked against what the llama-server in the image lists, before anything is touched.
+    type: list
+    elements: str
+    default: []
+  allow_options:
+    description:
+      - Options of llama-server that give whoever can send a request more than the model. In O(args) they are refused
+        unless they stand here. These are C(--tools), C(--agent), C(--mcp-servers-config), C(--mcp-servers-json),
+        C(--ui-mcp-proxy), C(--rpc), C(--slot-save-path), C(--media-path), C(--path), C(--props) and
+        C(--log-prompts-dir).
+      - The same holds for the variables in O(env) that stand for them.
     type: list
     elements: str
     default: []
@@ -151,6 +162,11 @@ options:
       - File on the host with one API key a line (C(--api-key-file)). Requests without one of them are refused.
       - A file without a key is refused, because llama-server would then serve everybody.
     type: path
+  min_build:
+    description:
+      - The lowest build of llama.cpp that the image may have, such as V(11434), as C(llama-server --version) tells it.
+      - It is looked at when something about the instance changes. Without it, a build with known holes is a warning.
+    type: int
   server_path:
     description:
       - Path of llama-server inside the image.
@@ -346,10 +362,12 @@ def main() -> None:
         "context_size": {"type": "int"},
         "threads": {"type": "int"},
         "args": {"type": "list", "elements": "str", "default": []},
+        "allow_options": {"type": "list", "elements": "str", "default": []},
         "env": {"type": "dict", "default": {}},
         "binds": {"type": "list", "elements": "str", "default": []},
         # The path is no secret; what is in the file never leaves the host.
         "api_key_file": {"type": "path", "no_log": False},
+        "min_build": {"type": "int"},
         "server_path": {"type": "str"},
         "manager": {
             "type": "str",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who listens on a TCP port of the host.
+"""Who listens on a TCP port of the host, and whether a server of this user could listen there at all.
 
 Private to gpufleet.llamacpp; may change at any time. Format: /proc/net/tcp, proc(5).
 """
@@ -8,11 +8,13 @@ Private to gpufleet.llamacpp; may change at any time. Format: /proc/net/tcp, pro
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
 
 LISTEN = "0A"
+LOWEST = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,25 @@ def listeners(port: int) -> list[Listener]:
         command = process.shown_command(pid, 120) if pid else ""
         found.append(Listener(port, process.user_name(uid), pid, command))
     return list(dict.fromkeys(found))
+
+
+def lowest() -> int:
+    """The lowest port that this user may listen on."""
+    if os.geteuid() == 0:
+        return 1
+    try:
+        with open(LOWEST, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
+
+
+def unusable(address: str) -> str | None:
+    """Why nothing can listen on this name or address of the host; None where something can. Nothing stays bound."""
+    try:
+        family, kind, protocol, dummy, place = socket.getaddrinfo(address.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as server:
+            server.bind(place)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None

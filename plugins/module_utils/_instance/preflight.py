@@ -1,30 +1,93 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What would make the start fail, asked before anything is touched: the port, and the image about the arguments.
+"""What would make the start fail or mean something else, asked before anything is touched, and told all at once.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
 
 from __future__ import annotations
 
-import difflib
 import pwd
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports, runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec, option_name
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
+    arguments,
+    cuda,
+    image_says,
+    meaning,
+    parser,
+    record,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_says import ImageSays
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
 
-# Already by being parsed, --log-file truncates its file and --rpc connects to its servers.
-SIDE_EFFECTS = ("--log-file", "--rpc")
-INVALID = "invalid argument: "
-# Has the command line parsed, prints, and exits.
-ASKS = "--completion-bash"
-# Exit status of Apptainer and Singularity where the container itself cannot be started.
-RUNTIME_FAILED = 255
-OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
+
+@dataclass
+class Findings:
+    """Everything that was found: problems forbid the change, warnings go with it."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, problems: Collection[str], warnings: Collection[str] = ()) -> None:
+        """More of both; what was said already is not said again."""
+        self.problems += [problem for problem in problems if problem not in self.problems]
+        self.warnings += [warning for warning in warnings if warning not in self.warnings]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the checks need to know of the host, and what they may do there.
+
+    home: the folder of the instances. our_runner: the pid of the instance's own runner. image_sha256: of the image's
+    file. driver: NVML's number of the CUDA that the driver has, such as 12080. remember: whether what an image says may
+    be written into the home; not in check mode.
+    """
+
+    home: str
+    run: Run
+    our_runner: int | None = None
+    image_sha256: str | None = None
+    driver: int | None = None
+    remember: bool = False
+
+
+def check(
+    spec: Spec, argv: Sequence[str], host: Host, *, kinds: Collection[str], asks_image: bool, min_build: int | None
+) -> Findings:
+    """Look at port, meaning, arguments and image of an instance that is to be changed by steps of these ``kinds``.
+
+    Without steps there is nothing to look at, and no container is started. ``argv`` is the launch's command line;
+    ``asks_image``: whether image, model and all else that it names is there, so that the image can be run.
+    """
+    found = Findings()
+    if not kinds:
+        return found
+    if "start" in kinds:
+        found.add([*port_problems(spec, host.home, host.our_runner), *address_problems(spec)])
+    found.add(*meaning.check(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
+    if asks_image:
+        said = image_says.look(
+            argv, spec.image, host.run, home=host.home, sha256=host.image_sha256, remember=host.remember
+        )
+        found.add(*cuda.build_problems(said, spec.image, min_build))
+        if spec.gpus:
+            found.add(*cuda.driver_problems(said, spec.image, host.driver))
+        found.add(*_arguments(spec, argv, said, host.run))
+    return found
+
+
+def _metadata(model: str) -> Mapping[str, Any] | None:
+    """What the header of the model's first file says; None where there is none yet, or no sound one."""
+    try:
+        return gguf.read(model).metadata
+    except (OSError, gguf.GgufError):
+        return None
 
 
 def port_problems(spec: Spec, home: str, our_runner: int | None) -> list[str]:
@@ -46,6 +109,21 @@ def port_problems(spec: Spec, home: str, our_runner: int | None) -> list[str]:
     ]
 
 
+def address_problems(spec: Spec) -> list[str]:
+    """Whether the server may listen where it should: on an address of this host, and on a port that needs no root."""
+    problems = []
+    lowest = ports.lowest()
+    if spec.port < lowest:
+        problems.append(f"port: {spec.port} needs root, and this user may use {lowest} and above. Choose such a port.")
+    reason = ports.unusable(spec.host)
+    if reason:
+        problems.append(
+            f"host: nothing can listen on {spec.host} here ({reason}). Name an address of this host (ip address lists "
+            "them), 127.0.0.1 for itself alone, or 0.0.0.0 for all of them."
+        )
+    return problems
+
+
 def user_problems(manager: str, user: str) -> list[str]:
     """Whether the user is there whom a unit of the host has to run the server as."""
     if manager != "systemd":
@@ -61,48 +139,18 @@ def user_problems(manager: str, user: str) -> list[str]:
 
 
 def argument_problems(spec: Spec, argv: Sequence[str], run: Run) -> list[str]:
-    """What the image's own llama-server says to the command line; it loads, binds and writes nothing to answer.
-
-    The whole command line is parsed before --completion-bash prints and exits (llama.cpp common/arg.cpp).
-    """
-    code, dummy, err = run([*_harmless(argv), ASKS])
-    if code == 0 or f"{INVALID}{ASKS}" in err:
-        return []  # a build that does not know the question says what is wrong when it is started
-    said = [line.strip() for line in err.splitlines() if line.strip()]
-    errors = (
-        [line for line in said if line.lower().startswith(("error", "fatal"))] or said[-3:] or [f"exit status {code}"]
-    )
-    if code == RUNTIME_FAILED:
-        return [f"image: {spec.image} cannot be run on this host: {'; '.join(errors)}. Try: {argv[0]} exec IMAGE true"]
-    unknown = [line.rpartition(INVALID)[2] for line in errors if INVALID in line]
-    if not unknown:
-        # C++'s own words for a value that is no number, as llama-server repeats them.
-        said_plainly = "; ".join(re.sub(r": sto[a-z]+$", ": a number is expected", line) for line in errors)
-        return [f"args: llama-server in {spec.image} refuses its command line: {said_plainly}. Correct it."]
-    known = _options(argv[: argv.index(spec.image) + 2], run)
-    return [f"args: the llama-server in {spec.image} {_meant(word, known)}" for word in unknown]
+    """What is wrong with the command line, by what the image's llama-server says; nothing is remembered."""
+    said = image_says.look(argv, spec.image, run, home="", sha256=None, remember=False)
+    return _arguments(spec, argv, said, run)[0]
 
 
-def _harmless(argv: Sequence[str]) -> list[str]:
-    """The command line without the options that do something already when they are parsed, and their values."""
-    kept: list[str] = []
-    skip = False
-    for word in argv:
-        acts = not skip and option_name(word) in SIDE_EFFECTS
-        if not skip and not acts:
-            kept.append(word)
-        skip = acts
-    return kept
-
-
-def _options(server: Sequence[str], run: Run) -> set[str]:
-    """The option names that this build of llama-server prints in its help."""
-    code, out, dummy = run([*server, "--help"])
-    return set(OPTION.findall(out)) if code == 0 else set()
-
-
-def _meant(word: str, known: set[str]) -> str:
-    if not word.startswith("-"):
-        return f"takes {word!r} for an option, because the one before it has no value. Take {word!r} out."
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"knows no {word!r}. " + (f"Did you mean {near[0]}?" if near else "Its --help lists what it knows.")
+def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tuple[list[str], list[str]]:
+    """Problems and warnings of the command line: what can be seen in the image's help, then what its parser says."""
+    server = argv.index(spec.image) + 1
+    begin, words = argv[: server + 1], argv[server + 1 :]
+    if said.failure:
+        return parser.plainly(begin, spec.image, *said.failure), []
+    if not said.options:
+        return parser.refuses(begin, arguments.as_they_stand(words), spec.image, run), []
+    checked = arguments.check(words, dict(spec.env), said.options)
+    return [*checked.problems, *parser.refuses(begin, checked.sound, spec.image, run)], checked.warnings

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import spelled
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image_name
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.options import OPENS, OWNED, UNUSABLE
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 
 # States that need a whole spec; for the others the record on the host tells enough.
@@ -29,59 +31,6 @@ LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 # What the home holds beside the instances' folders.
 RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
-
-# Spellings of llama-server's own option names (llama.cpp common/arg.cpp) that an option of the module stands for.
-OWNED = {
-    "-m": "model",
-    "--model": "model",
-    "-a": "alias",
-    "--alias": "alias",
-    "--host": "host",
-    "--port": "port",
-    "-ngl": "gpu_layers",
-    "--gpu-layers": "gpu_layers",
-    "--n-gpu-layers": "gpu_layers",
-    "-c": "context_size",
-    "--ctx-size": "context_size",
-    "-t": "threads",
-    "--threads": "threads",
-    "--api-key-file": "api_key_file",
-}
-
-# Options that would keep llama-server from being what an instance is, each with what to do instead.
-UNUSABLE = {
-    "--api-key": "it shows the key to every user in the process list; put it into a file and use api_key_file",
-    "-hft": "it shows the token to every user in the process list; gguf_model brings the model",
-    "--hf-token": "it shows the token to every user in the process list; gguf_model brings the model",
-    "--embeddings": "the proof of an instance is a completion, which such a server does not give",
-    "--embedding": "the proof of an instance is a completion, which such a server does not give",
-    "--rerank": "the proof of an instance is a completion, which such a server does not give",
-    "--reranking": "the proof of an instance is a completion, which such a server does not give",
-    "--api-prefix": "the probes expect /health and /v1 at the root; put the prefix into the proxy in front",
-    "--ssl-key-file": "the probes speak plain HTTP; end TLS in a proxy in front",
-    "--ssl-cert-file": "the probes speak plain HTTP; end TLS in a proxy in front",
-    "--models-dir": "an instance serves one model; declare one instance for each",
-    "--models-preset": "an instance serves one model; declare one instance for each",
-    "-hf": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
-    "--hf-repo": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
-    "-mu": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
-    "--model-url": "an instance serves a file of the host; bring it with gguf_model, and name it in model",
-    "-h": "it prints and exits",
-    "--help": "it prints and exits",
-    "--usage": "it prints and exits",
-    "--version": "it prints and exits",
-    "--list-devices": "it prints and exits",
-    "--cache-list": "it prints and exits",
-    "--completion-bash": "it prints and exits",
-}
-
-
-# Variables that are better said, or not at all, each with what to do instead.
-UNUSABLE_ENV = {
-    "CUDA_DEVICE_ORDER": "GPU numbers are always those of nvidia-smi; name the GPUs in gpus",
-    "CUDA_VISIBLE_DEVICES": "the container would not see the GPUs; name them in gpus",
-    "LLAMA_API_KEY": "it would stand in the record and in run.sh; put the key into a file and use api_key_file",
-}
 
 
 @dataclass(frozen=True)
@@ -124,11 +73,6 @@ def split_args(entries: Sequence[str]) -> list[str]:
     for entry in entries:
         argv.extend(entry.split(None, 1) if entry.startswith("-") else [entry])
     return argv
-
-
-def option_name(argument: str) -> str:
-    """The option in llama-server's eyes: in a long option an underscore is a dash (common/arg.cpp)."""
-    return argument.replace("_", "-") if argument.startswith("--") else argument
 
 
 def check_name(name: str) -> list[str]:
@@ -190,33 +134,55 @@ def _check_gpus(gpus: Sequence[str]) -> list[str]:
     return problems
 
 
-def _check_env(env: Mapping[str, Any]) -> list[str]:
+def _check_env(env: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
     problems = []
     for name, value in env.items():
         if not ENV_NAME.fullmatch(name):
             problems.append(f"env: {name!r} cannot be a variable's name. Use letters, digits and underscores.")
-        elif name in UNUSABLE_ENV:
-            problems.append(f"env: {name} cannot be used: {UNUSABLE_ENV[name]}.")
+        else:
+            problems += _check_option("env", name, name, allowed)
         if "\0" in str(value):
             problems.append(f"env: the value of {name} holds a NUL byte. Take it out.")
     return problems
 
 
-def _check_args(argv: Sequence[str]) -> list[str]:
+def _check_args(argv: Sequence[str], allowed: Sequence[str]) -> list[str]:
     problems = []
     for argument in argv:
         name, equals, value = argument.partition("=")
         # What stands behind the sign may be a secret, so of these options only the name is shown.
-        option = option_name(name)
-        if option in OWNED:
-            problems.append(f"args: {name} is what the option {OWNED[option]} is for; say it there.")
-        elif option in UNUSABLE:
-            problems.append(f"args: {name} cannot be used: {UNUSABLE[option]}.")
-        elif equals and LONG_OPTION.fullmatch(option_name(name)):
+        option = spelled(name)
+        found = _check_option("args", name, option, allowed)
+        problems += found
+        if not found and equals and LONG_OPTION.fullmatch(option):
             problems.append(f"args: llama-server knows no {argument!r}; write {name + ' ' + value!r}.")
         if "\0" in argument:
             problems.append(f"args: {argument!r} holds a NUL byte. Take it out.")
     return problems
+
+
+def _check_option(where: str, shown: str, name: str, allowed: Sequence[str]) -> list[str]:
+    """An option of llama-server, or the variable that stands for it, by what is known of it without an image."""
+    if name in OWNED:
+        return [f"{where}: {shown} is what the option {OWNED[name]} is for; say it there."]
+    if name in UNUSABLE:
+        return [f"{where}: {shown} cannot be used: {UNUSABLE[name]}."]
+    if name in OPENS and OPENS[name].name not in allowed:
+        opening = OPENS[name]
+        return [
+            f"{where}: {shown} {opening.does}. If that is wanted, write {opening.name} into allow_options; else take "
+            "it out."
+        ]
+    return []
+
+
+def _check_allowed(allowed: Sequence[str]) -> list[str]:
+    names = dict.fromkeys(opening.name for opening in OPENS.values())
+    return [
+        f"allow_options: {name!r} is none of the options that have to be allowed. These are {', '.join(names)}."
+        for name in allowed
+        if name not in OPENS
+    ]
 
 
 def check(params: Mapping[str, Any]) -> list[str]:
@@ -237,13 +203,17 @@ def check(params: Mapping[str, Any]) -> list[str]:
         problems.append(f"gpu_layers: {layers!r} has to be a number of layers, auto or all.")
     problems += _check_number("context_size", params["context_size"], 0, 2**31 - 1, "tokens; 0 is the model's own")
     problems += _check_number("threads", params["threads"], 1, 4096, "CPU threads")
+    problems += _check_number("min_build", params["min_build"], 1, 2**31 - 1, "a build's number, such as 11434")
     problems += _check_number("wait_timeout", params["wait_timeout"], 1, 86400, "seconds")
     problems += _check_number("drain_timeout", params["drain_timeout"], 0, 3600, "seconds")
     problems += _check_number("lock_timeout", params["lock_timeout"], 0, 86400, "seconds")
     if params["alias"] is not None and (not params["alias"] or not params["alias"].isprintable()):
         problems.append(f"alias: {params['alias']!r} has to be a name on one line.")
-    problems += _check_args(split_args(params["args"]))
-    problems += _check_env(params["env"])
+    allowed = [spelled(name) for name in params["allow_options"]]
+    problems += _check_allowed(allowed)
+    allowed = [OPENS[name].name for name in allowed if name in OPENS]
+    problems += _check_args(split_args(params["args"]), allowed)
+    problems += _check_env(params["env"], allowed)
     for bind in params["binds"]:
         problems += _check_bind(bind)
     return problems

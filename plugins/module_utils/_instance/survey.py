@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import key_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
 
@@ -62,7 +63,7 @@ def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image) -> 
             f"api_key_file: {spec.api_key_file} is not there. Write one key a line into it, for no other eyes."
         )
     elif spec.api_key_file:
-        problems += key_file_problems(spec.api_key_file)
+        problems += key_file.problems(spec.api_key_file)
     outside = [bind.split(":")[0] for bind in spec.binds]
     missing += [
         f"binds: {path} is not there on the host. Make it, or take the bind out."
@@ -112,26 +113,3 @@ def _stamps(known: Mapping[str, Any]) -> dict[Any, Any]:
 def _digest_of_all(files: Sequence[model_observe.SeenFile]) -> str:
     """One number for a split model: the sha256 of its parts' digests, as sha256sum would print them, in order."""
     return hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest()
-
-
-def key_file_problems(path: str) -> list[str]:
-    """Why llama-server would ignore the keys in the file, or let nobody in. It reads line by line (common/arg.cpp)."""
-    try:
-        # Python would take a carriage return for the end of a line; llama-server does not.
-        with open(path, encoding="utf-8", newline="\n") as file:
-            text = file.read()
-    except (OSError, ValueError) as error:
-        return [f"api_key_file: {path} cannot be read ({error}). Let the user that runs this task read it."]
-    lines = text.split("\n")
-    keys = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        return [
-            f"api_key_file: {path} holds no key (it is empty or only comments), and llama-server would then serve "
-            "everybody without one. Write one key a line into it."
-        ]
-    if any(key != key.strip() for key in keys):
-        return [
-            f"api_key_file: a key in {path} begins or ends with a blank or a carriage return, which llama-server "
-            "takes as part of the key, so nobody gets in. Remove it (dos2unix)."
-        ]
-    return []

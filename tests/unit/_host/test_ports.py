@@ -63,3 +63,20 @@ def test_a_host_without_ipv6(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr("builtins.open", without)
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert len(ports.listeners(server.getsockname()[1])) == 1
+
+
+def test_a_port_that_needs_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "lowest").write_text("80\n")
+    monkeypatch.setattr(ports, "LOWEST", str(tmp_path / "lowest"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert ports.lowest() == 80
+    monkeypatch.setattr(ports, "LOWEST", str(tmp_path / "nothing"))
+    assert ports.lowest() == 1024
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert ports.lowest() == 1
+
+
+def test_addresses_of_this_host_and_of_none() -> None:
+    assert [ports.unusable(address) for address in ("127.0.0.1", "0.0.0.0", "localhost")] == [None] * 3
+    assert ports.unusable("192.0.2.1") == "Cannot assign requested address"  # kept for documentation by RFC 5737
+    assert ports.unusable("no.such.host.invalid")

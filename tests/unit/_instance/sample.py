@@ -46,6 +46,8 @@ def params(**changes: Any) -> dict[str, Any]:
         "drain_timeout": 60,
         "rollback": True,
         "lock_timeout": 60,
+        "allow_options": [],
+        "min_build": None,
     }
     unknown = set(changes) - set(options)
     if unknown:

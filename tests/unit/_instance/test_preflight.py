@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What would make the start fail: the port by real sockets, the arguments by what an image would say."""
+"""What would make the start fail: the port by real sockets, the rest by what an image would say."""
 
 from __future__ import annotations
 
@@ -9,81 +9,38 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import preflight, record
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IMAGE, SERVER, a_launch, a_record, a_spec
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import Image
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_launch, a_record, a_spec
 
-HELP = """-c,    --ctx-size N                     size of the prompt context
---temp, --temperature N                 temperature (default: 0.80)
---min-p N                               min-p sampling
-"""
-
-
-class Image:
-    """The llama-server of an image: refuses with this, and remembers what it was asked."""
-
-    def __init__(self, code: int = 0, said: str = "", help_code: int = 0) -> None:
-        self.code, self.said, self.help_code = code, said, help_code
-        self.asked: list[list[str]] = []
-
-    def __call__(self, argv: Sequence[str]) -> tuple[int, str, str]:
-        self.asked.append(list(argv))
-        return (self.help_code, HELP, "") if argv[-1] == "--help" else (self.code, "", self.said)
+LINE = a_launch()["argv"]
 
 
-def problems(image: Image, *args: str) -> list[str]:
-    return preflight.argument_problems(a_spec(), [*a_launch()["argv"], *args], image)
-
-
-def test_a_sound_command_line_is_asked_for_once_and_does_nothing() -> None:
+def test_the_command_line_alone() -> None:
     image = Image()
-    assert problems(image) == []
-    assert image.asked == [[*a_launch()["argv"], "--completion-bash"]]
+    assert preflight.argument_problems(a_spec(), LINE, image) == []
+    assert image.lines == [["timeout", "-k", "5", "60", *LINE, "--completion-bash"]]
+    (problem,) = preflight.argument_problems(a_spec(), [*LINE, "--tempp", "1"], image)
+    assert problem == "args: unknown option --tempp, did you mean --temp?"
+    assert image.lines[1] == image.lines[0]  # it was not asked about what is known to be wrong
 
 
-@pytest.mark.parametrize("option", ["--log-file", "--log_file", "--rpc"])
-def test_what_acts_already_when_it_is_parsed_is_left_out(option: str) -> None:
-    image = Image()
-    problems(image, option, "value", "--verbose")
-    assert image.asked[0][-3:] == ["1.0", "--verbose", "--completion-bash"]
+def test_a_server_that_does_not_even_print_its_help() -> None:
+    (problem,) = preflight.argument_problems(a_spec(), LINE, Image(help_code=127))
+    assert problem.endswith("refuses its command line: it does not start. Correct it.")
 
 
-def test_an_unknown_option_with_the_one_that_was_meant() -> None:
-    image = Image(1, "error: invalid argument: --tempp\n")
-    assert problems(image) == [f"args: the llama-server in {IMAGE} knows no '--tempp'. Did you mean --temp?"]
-    assert image.asked[1][-3:] == [IMAGE, SERVER, "--help"]
-
-
-def test_an_unknown_option_that_is_like_no_other() -> None:
-    image = Image(1, "error: invalid argument: --zzzzzz\n")
-    assert problems(image)[0].endswith("knows no '--zzzzzz'. Its --help lists what it knows.")
-    assert problems(Image(1, "error: invalid argument: --tempp\n", help_code=1))[0].endswith("lists what it knows.")
-
-
-def test_a_value_for_an_option_that_takes_none() -> None:
-    (problem,) = problems(Image(1, "error: invalid argument: true\n"))
-    assert problem.endswith("takes 'true' for an option, because the one before it has no value. Take 'true' out.")
-
-
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [
-        (
-            'warn: x\nerror while handling argument "--top-k": stoi\n\nusage:\n--top-k N\n',
-            '"--top-k": a number is expected. Correct',
-        ),
-        ("FATAL:   could not open image\n", "FATAL:   could not open image. Correct"),
-        ("one\ntwo\nthree\nfour\n", "line: two; three; four. Correct"),
-        ("", "line: exit status 1. Correct"),
-    ],
-)
-def test_a_refused_command_line(said: str, shown: str) -> None:
-    (problem,) = problems(Image(1, said))
-    assert problem.startswith(f"args: llama-server in {IMAGE} refuses its command line: ")
-    assert shown in problem
+def test_a_help_that_cannot_be_read_leaves_it_to_the_parser() -> None:
+    image = Image((1, 'error while handling argument "--temp": stof\n'), (0, ""), text="nothing")
+    (problem,) = preflight.argument_problems(a_spec(), LINE, image)
+    assert problem.startswith("args: llama-server refuses '--temp 1.0': a number is expected.")
+    assert len(image.lines) == 2
 
 
 def test_a_user_that_is_not_there() -> None:
@@ -136,9 +93,78 @@ def test_the_port_of_another_instance_though_it_does_not_run(home: str, tmp_path
     ]
 
 
-def test_a_value_that_is_no_number_is_called_that() -> None:
-    said = 'error while handling argument "--temp": stof\n\nusage:\n--temp N\n'
-    (problem,) = preflight.argument_problems(
-        a_spec(), ["apptainer", "exec", "/x.sif", "llama-server"], lambda argv: (1, "", said)
-    )
-    assert 'handling argument "--temp": a number is expected. Correct it.' in problem
+def test_a_port_that_needs_root_and_an_address_of_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "lowest", lambda: 1024)
+    port, host = preflight.address_problems(a_spec(port=443, host="192.0.2.1"))
+    assert port == "port: 443 needs root, and this user may use 1024 and above. Choose such a port."
+    assert "host: nothing can listen on 192.0.2.1 here (Cannot assign requested address). Name an address" in host
+    assert preflight.address_problems(a_spec(port=1024)) == []
+
+
+def check(home: str, image: Image, **changes: Any) -> preflight.Findings:
+    options: dict[str, Any] = {"kinds": {"start"}, "asks_image": True, "min_build": None}
+    options.update({key: changes.pop(key) for key in list(changes) if key in options})
+    about = {key: changes.pop(key) for key in list(changes) if key in ("driver", "remember", "image_sha256")}
+    spec = a_spec(**{"host": "127.0.0.1", "args": [], **changes})
+    argv = a_launch(**{"host": "127.0.0.1", "args": [], **changes})["argv"]
+    return preflight.check(spec, argv, preflight.Host(home, image, **about), **options)
+
+
+def test_without_steps_nothing_is_asked(home: str) -> None:
+    image = Image()
+    found = check(home, image, kinds=set(), args=["--tempp 1"], host="0.0.0.0")
+    assert (found.problems, found.warnings, image.asked) == ([], [], [])
+
+
+def test_everything_at_once(home: str) -> None:
+    image = Image(inside="version=13.0\n")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = check(
+            home,
+            image,
+            port=server.getsockname()[1],
+            host="0.0.0.0",
+            args=["--tempp 1", "--top-k 4x", "--fit on", "--fit on"],
+            env={"LLAMA_ARG_TOP_KK": "1"},
+            min_build=12000,
+            driver=12080,
+        )
+    assert [problem.split()[0] for problem in found.problems] == [
+        "port:",
+        "min_build:",
+        "image:",
+        "args:",
+        "args:",
+        "env:",
+    ]
+    assert [warning.split()[0] for warning in found.warnings] == ["host:", "args:", "args:"]
+
+
+def test_an_image_that_is_not_there_is_not_asked(home: str) -> None:
+    image = Image()
+    found = check(home, image, asks_image=False, host="0.0.0.0")
+    assert (found.problems, len(found.warnings), image.asked) == ([], 1, [])
+
+
+def test_where_nothing_starts_the_port_does_not_matter(home: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert check(home, Image(), port=server.getsockname()[1], kinds={"write"}).problems == []
+
+
+def test_the_driver_does_not_matter_without_gpus(home: str) -> None:
+    assert check(home, Image(inside="version=13.0\n"), driver=12080, gpus=[]).problems == []
+
+
+def test_what_an_image_says_is_remembered_but_not_in_check_mode(home: str) -> None:
+    for remember, asked in ((False, 4), (True, 4), (True, 1)):
+        image = Image()
+        check(home, image, remember=remember, image_sha256="ab" * 32)
+        assert len(image.asked) == asked
+
+
+def test_the_model_is_read_where_it_is_there(home: str, tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(gguf_builder.model())
+    assert "more than the 4096 tokens" in check(home, Image(), model=str(model)).warnings[0]
+    model.write_bytes(b"no model")
+    assert check(home, Image(), model=str(model)).warnings == []

@@ -205,31 +205,7 @@ def test_a_bind_that_is_not_there(host: Host) -> None:
     assert found.missing == ("binds: /nothing/there is not there on the host. Make it, or take the bind out.",)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "holds no key"),
-        (b"\n\n", "holds no key"),
-        (b"# only\n#comments\n", "holds no key"),
-        (b"  \t\n", "holds no key"),
-        (b"key\r\n", "carriage return"),
-        (b"key \n", "a blank"),
-        (b" key\n", "a blank"),
-        (b"good\nbad \n", "a blank"),
-        (b"\xff\xfe", "cannot be read"),
-        (b"key", None),
-        (b"key\n", None),
-        (b"# mine\nkey\n\nother\n", None),
-    ],
-)
-def test_key_files(host: Host, content: bytes, said: str | None) -> None:
-    host.keys.write_bytes(content)
-    found = survey.key_file_problems(str(host.keys))
-    assert len(found) == (0 if said is None else 1)
-    assert all(str(said) in problem and str(host.keys) in problem for problem in found)
-    assert host.look(api_key_file=str(host.keys)).problems == tuple(found)
-
-
-def test_a_key_file_that_is_a_folder(tmp_path: Path) -> None:
-    (problem,) = survey.key_file_problems(str(tmp_path))
-    assert "cannot be read" in problem
+def test_what_is_wrong_with_the_keys_is_told(host: Host) -> None:
+    host.keys.write_bytes(b"# none\n")
+    (problem,) = host.look(api_key_file=str(host.keys)).problems
+    assert "holds no key" in problem

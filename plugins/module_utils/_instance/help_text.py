@@ -1,0 +1,85 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options that ``llama-server --help`` lists, read from its text. Pure.
+
+Private to gpufleet.llamacpp; may change at any time. Layout: llama.cpp common/arg.cpp (common_arg::to_string).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Names stand in the first 40 columns, or on a line of their own.
+COLUMNS = 40
+# Characters of a description; some are pages long.
+ABOUT = 240
+NAME = r"--?[A-Za-z][\w.-]*"
+NAMES = re.compile(rf"({NAME}(?:, *{NAME})*) *(.*)")
+ENV = re.compile(r"\(env: (\w+)\)")
+# {none,layer,row}, [on|off|auto], <0|1>
+CHOICES = re.compile(r"\{([\w,+-]+)\}|\[(\w+(?:\|\w+)+)\]|<(\w+(?:\|\w+)+)>")
+ALLOWED = re.compile(r"allowed values: ([\w-]+(?:, [\w-]+)*)")
+# A line of the description for each of the values, though not always for all of them.
+TERM = re.compile(r"^ +- ([\w+-]+)(?: \([a-z]+\))?:", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option with all its names. hint: what the help has in place of a value, '' where the option takes none.
+
+    choices: all the words that it takes, where the help says so; terms: those that the help explains.
+    """
+
+    names: tuple[str, ...]
+    hint: str = ""
+    about: str = ""
+    env: str = ""
+    choices: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> int:
+        """How many words follow it."""
+        if not self.hint:
+            return 0
+        return 2 if re.fullmatch(r"[A-Z]+ [A-Z]+", self.hint) else 1
+
+
+def parse(text: str) -> tuple[Option, ...]:
+    """Every option in the text, in its order; empty for a text that is no such help."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("-") and not line.startswith("---"):
+            described = line[COLUMNS - 2 : COLUMNS] == "  "
+            found.append((line[:COLUMNS] if described else line, [line[COLUMNS:]] if described else []))
+        elif found and line.startswith(" "):
+            found[-1][1].append(line)
+    return tuple(option for option in (_option(head, lines) for head, lines in found) if option)
+
+
+def _option(head: str, lines: Sequence[str]) -> Option | None:
+    match = NAMES.fullmatch(head.strip())
+    if match is None:
+        return None
+    about = " ".join(" ".join(lines).split())
+    env = ENV.search(about)
+    names = tuple(name.strip() for name in match[1].split(","))
+    terms = tuple(TERM.findall("\n".join(lines)))
+    shown = ENV.sub("", about).strip()
+    shown = shown if len(shown) <= ABOUT else shown[:ABOUT].rpartition(" ")[0] + " ..."
+    return Option(names, match[2], shown, env[1] if env else "", _choices(match[2], about), terms)
+
+
+def _choices(hint: str, about: str) -> tuple[str, ...]:
+    match = CHOICES.fullmatch(hint)
+    if match:
+        return tuple(re.split("[,|]", next(filter(None, match.groups()))))
+    allowed = ALLOWED.search(about)
+    return tuple(allowed[1].split(", ")) if allowed else ()
+
+
+def by_name(options: Sequence[Option]) -> dict[str, Option]:
+    """Each option under each of its names."""
+    return {name: option for option in options for name in option.names}
