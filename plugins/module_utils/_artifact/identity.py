@@ -11,8 +11,10 @@ folder beside the file, together with the stat that the file had. While the stat
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,8 +80,11 @@ def last_record(path: str, folder: str) -> Identity | None:
     """The record as it was written, whether the file is still the same or not; None where there is no sound one."""
     try:
         content = read_json(record_path(path, folder)) or {}
+        # A digest with a wrong digit is still a digest.
+        if content.pop("checksum", None) != _checksum(content):
+            return None
         identity = Identity(**content)
-    except (OSError, ValueError, TypeError):
+    except (AttributeError, OSError, ValueError, TypeError):
         return None
     numbers = (identity.size, identity.mtime_ns, identity.ctime_ns, identity.inode, identity.recorded_ns)
     sound = (
@@ -146,8 +151,13 @@ def record(
     )
     place = record_path(path, folder)
     os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
-    write_json(place, vars(identity))
+    write_json(place, {**vars(identity), "checksum": _checksum(vars(identity))})
     return identity
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Tells a record that a disk has damaged; against nobody's will."""
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def forget(path: str, folder: str) -> None:

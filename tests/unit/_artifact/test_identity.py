@@ -45,6 +45,7 @@ def test_a_recorded_file_is_known_again(path):
 def test_the_record_lies_in_its_folder_beside_the_file(path, tmp_path):
     identity.record(path, FOLDER, SHA256, {})
     assert sorted(json.loads((tmp_path / FOLDER / "file.bin.json").read_text())) == [
+        "checksum",
         "ctime_ns",
         "details",
         "inode",
@@ -111,12 +112,14 @@ def test_a_damaged_record_is_no_record(path, tmp_path, damage):
     assert identity.last_record(path, FOLDER) is None
 
 
-def test_every_flipped_byte_of_a_record_is_harmless(path, tmp_path):
+@pytest.mark.parametrize("bits", [0x01, 0x81])
+def test_every_flipped_byte_of_a_record_is_harmless(path, tmp_path, bits):
+    """One bit makes another digit of a digit."""
     kept = identity.record(path, FOLDER, SHA256, {})
     place = tmp_path / FOLDER / "file.bin.json"
     content = place.read_bytes()
     for position in range(len(content)):
-        place.write_bytes(content[:position] + bytes([content[position] ^ 0x81]) + content[position + 1 :])
+        place.write_bytes(content[:position] + bytes([content[position] ^ bits]) + content[position + 1 :])
         found = identity.recorded(path, FOLDER)
         assert found is None or found.sha256 == kept.sha256
 
