@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import options as gate_options
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
     apply,
     describe,
+    memory,
     observe,
     plan,
     preflight,
@@ -27,7 +29,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
     survey,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import room as rooms
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import MemoryCheck
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import (
     WHOLE_STATES,
@@ -92,16 +96,29 @@ class Decision:
     want: plan.Wanted
     steps: list[plan.Step]
     warnings: list[str]
+    memory: MemoryCheck = field(default_factory=MemoryCheck)
 
 
 def ensure(request: Request) -> dict[str, Any]:
     """Bring the instance to its state; returns the module's result. Raises Refusal and GateFailed, in words."""
     if request.state in WHOLE_STATES:
-        return _with_spec(request, parse(request.params, request.home))
+        return _with_spec(request, _parse(request))
     problems = check_name(request.name)
     if problems:
         raise Refusal(problems)
     return _without_spec(request)
+
+
+def _parse(request: Request) -> Spec:
+    """The spec; raises Refusal with every problem of it and of the gate."""
+    problems = gate_options.check(request.params)
+    try:
+        spec = parse(request.params, request.home)
+    except Refusal as refusal:
+        raise Refusal([*refusal.problems, *problems]) from refusal
+    if problems:
+        raise Refusal(problems)
+    return spec
 
 
 def _last(request: Request) -> dict[str, Any] | None:
@@ -157,7 +174,10 @@ def _with_spec(request: Request, spec: Spec) -> dict[str, Any]:
     resource = _apply_and_describe(case, decision)
     difference = diff_of(_shown(case.last), _shown(decision.want.record), spec.name)
     warnings = [*case.image.warnings, *decision.warnings]
-    return result([*actions, *decision.steps], resource, "instance", diff=difference, warnings=warnings)
+    more: dict[str, Any] = {"diff": difference, "warnings": warnings}
+    if decision.memory.rows:
+        more |= {"memory": list(decision.memory.rows), "memory_source": decision.memory.source}
+    return result([*actions, *decision.steps], resource, "instance", **more)
 
 
 def _case(request: Request, spec: Spec, network: Network) -> Case:
@@ -182,23 +202,57 @@ def _case(request: Request, spec: Spec, network: Network) -> Case:
 
 def _decide(case: Case) -> Decision:
     """Observe and plan; raises Refusal with every problem."""
-    request, spec, place, last = case.request, case.spec, case.place, case.last
+    request, spec, last = case.request, case.spec, case.last
     found = survey.look(spec, request.run, last, case.image)
-    want = observe.wanted(place, spec, found, (last or {}).get("release"), request.params["wait_timeout"])
+    room = rooms.of_record(spec, last)
+    decision = _compare(case, found, room) if room else None
+    if decision is None or "start" in plan.kinds(decision.steps):
+        # A server that runs as it should is not looked at: neither the GPUs nor who else is on them can move it.
+        room = rooms.look(spec, request.home, last, request.library)
+        decision = _compare(case, found, room)
+    fits = _check(case, found, room or rooms.Room(), decision)
+    value = {**decision.want.record, "memory": fits.record or memory.known(last, decision.want.record)}
+    return replace(decision, want=replace(decision.want, record=value), memory=fits)
+
+
+def _compare(case: Case, found: survey.Survey, room: rooms.Room) -> Decision:
+    """What is there and what should be, with these GPUs."""
+    request, place, last = case.request, case.place, case.last
+    release, timeout = (last or {}).get("release"), request.params["wait_timeout"]
+    want = observe.wanted(place, case.spec, found, release, timeout, room.seen.uuids)
     observed = observe.observe(place, last, want, former=case.former, keep_enabled=request.state == "present")
-    steps = plan.decide(request.state, want, observed, place.folder)
+    return Decision(observed, want, plan.decide(request.state, want, observed, place.folder), [])
+
+
+def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decision) -> MemoryCheck:
+    """Everything that can be known before anything is touched; raises Refusal with all of it. The warnings go into the
+    decision. Asks the image only where something is to be done.
+    """
+    request, spec, place = case.request, case.spec, case.place
+    kinds = plan.kinds(decision.steps)
     missing = [*found.missing, *preflight.user_problems(place.manager.name, spec.user)]
     problems = list(found.problems)
-    if "start" in plan.kinds(steps):
+    starts = "start" in kinds
+    if starts:
         runner = observe.running(case.former or place).get("runner_pid")
-        problems += preflight.port_problems(spec, place.home, runner)
+        problems += [*preflight.port_problems(spec, place.home, runner), *room.seen.problems]
         problems += starter.problems(place.manager.name, found.runtime, request.run)
-    if steps and not case.image.comes and not missing and not found.problems:
-        problems += preflight.argument_problems(spec, want.record["launch"]["argv"], request.run)
+        decision.warnings.extend(room.seen.warnings)
+    # What an earlier task is still to bring cannot be asked.
+    can_ask = bool(kinds) and not case.image.comes and not missing and not found.problems
+    launch = decision.want.record["launch"]
+    fits = MemoryCheck()
+    if can_ask:
+        problems += preflight.argument_problems(spec, launch["argv"], request.run)
+    if can_ask and not problems:
+        fits = rooms.memory_for(spec, launch, request.run, room, case.last)
+        problems += fits.problems if starts else ()
+        decision.warnings.extend(fits.warnings if starts else ())
     # In check mode an earlier task would have brought what is missing, for all we know.
     if problems or (missing and not request.check):
         raise Refusal([*problems, *missing])
-    return Decision(observed, want, steps, missing)
+    decision.warnings.extend(missing)
+    return fits
 
 
 def _decide_again(case: Case) -> Decision:
@@ -212,7 +266,8 @@ def _decide_again(case: Case) -> Decision:
 def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
     """Carry the steps out and prove the outcome, except in check mode; returns the instance as it is then."""
     place, steps, last = case.place, decision.steps, case.last
-    value = dict(decision.want.record)
+    # How much is proven is no part of the spec: another gate restarts nothing.
+    value = {**decision.want.record, "gate": gate_options.parse(case.request.params).as_dict()}
     if case.request.check:
         if last is None:
             return describe.absent(case.spec.name)

@@ -133,15 +133,15 @@ def check(
 
 def _unread(spec: Spec, error: NvmlUnavailable, last: Mapping[str, Any] | None) -> GpuCheck:
     """NVML says nothing. What was resolved once stays, so that this alone makes no other launch."""
-    known = _known(spec, last)
+    before = known(spec, last)
     if isinstance(error, PynvmlMissing):
         said = f"gpus: {', '.join(spec.gpus)} could not be looked at. {error}"
-        return GpuCheck(known, warnings=(said,))
+        return GpuCheck(before, warnings=(said,))
     hint = " Without gpus the server runs on the CPU." if error.no_gpu else ""
-    return GpuCheck(known, problems=(f"gpus: {', '.join(spec.gpus)} cannot be used. {error}{hint}",))
+    return GpuCheck(before, problems=(f"gpus: {', '.join(spec.gpus)} cannot be used. {error}{hint}",))
 
 
-def _known(spec: Spec, last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+def known(spec: Spec, last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """What the same words meant when the instance was last started."""
     if not last or list(last["spec"]["gpus"]) != list(spec.gpus) or last["launch"].get("gpus") is None:
         return None
@@ -149,7 +149,7 @@ def _known(spec: Spec, last: Mapping[str, Any] | None) -> tuple[str, ...] | None
 
 
 def _moved(spec: Spec, chosen: Sequence[Gpu], last: Mapping[str, Any] | None) -> list[str]:
-    before, now = _known(spec, last), tuple(gpu.uuid for gpu in chosen)
+    before, now = known(spec, last), tuple(gpu.uuid for gpu in chosen)
     if before is None or len(before) != len(now) or before == now:
         return []
     return [
@@ -206,13 +206,13 @@ def _unwell(gpu: Gpu) -> list[str]:
 
 def _strangers(gpus: Sequence[Gpu], ours: frozenset[int], others: Sequence[Neighbour]) -> list[str]:
     """One sentence for each process on the GPUs that is no instance of this home."""
-    known = ours.union(*(other.pids for other in others))
+    expected = ours.union(*(other.pids for other in others))
     holds: dict[int, list[str]] = {}
     seen: dict[int, GpuProcess] = {}
     for gpu in gpus:
         for found in gpu.processes:
             program = os.path.basename((found.command or "").partition(" ")[0])
-            if found.pid not in known and program not in MPS:
+            if found.pid not in expected and program not in MPS:
                 seen[found.pid] = found
                 holds.setdefault(found.pid, []).append(f"{_mib(found.memory)} on GPU {gpu.index}")
     return [

@@ -163,6 +163,12 @@ def remembered(last: Mapping[str, Any] | None, launch_id: str) -> Plan | None:
         return None
 
 
+def known(last: Mapping[str, Any] | None, value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the last record has of the launch in ``value``, as that record has it, or None."""
+    found = remembered(last, value["launch"]["id"])
+    return found.as_record() if found else None
+
+
 def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -> Plan | str:
     """What the image's own tool says, or else the estimate; or the sentence that refuses the model."""
     argv = start["argv"]

@@ -76,8 +76,15 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
     )
 
 
-def wanted(place: Place, spec: Spec, survey: Survey, release: Mapping[str, Any] | None, timeout: int | None) -> Wanted:
-    """Everything that should be in the instance's folder, rendered whole."""
+def wanted(
+    place: Place,
+    spec: Spec,
+    survey: Survey,
+    release: Mapping[str, Any] | None,
+    timeout: int | None,
+    gpus: tuple[str, ...] | None = (),
+) -> Wanted:
+    """Everything that should be in the instance's folder, rendered whole. ``gpus`` as launch.Found has them."""
     system = place.manager.name == "systemd"
     found = launch.Found(
         runtime=survey.runtime,
@@ -87,6 +94,7 @@ def wanted(place: Place, spec: Spec, survey: Survey, release: Mapping[str, Any] 
         certificates=tuple(runtime.certificate_binds()),
         user=spec.user if system else None,
         user_home=_user_home(spec.user) if system else os.path.expanduser("~"),
+        gpus=gpus,
     )
     start = launch.build(spec, found, state_file=place.state_file, log=place.log)
     value = record.make(spec.as_dict(), place.manager.name, start, survey.image, survey.model, release)
