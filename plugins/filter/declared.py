@@ -17,6 +17,7 @@ SOURCES = ("repo", "url", "src")
 OF_AN_INSTANCE = (
     *("name", "state", "image", "image_sha256", "pull", "model", "alias", "host", "port", "gpus", "gpu_layers"),
     *("image_auth_file", "image_no_https", "image_ca_path", "drain_timeout", "rollback", "lock_timeout"),
+    *("gate", "gate_prompts", "gate_prompt_tokens", "max_slowdown"),
     *("context_size", "threads", "args", "env", "binds", "api_key_file", "server_path", "manager", "user"),
     *("wait_timeout", "allow_options", "min_build"),
 )

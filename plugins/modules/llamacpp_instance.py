@@ -15,8 +15,8 @@ description:
   - The server is kept alive by a manager that the host has already, with root or without. Between the manager and the
     container stands a small runner that waits for requests in flight before it stops the server, and has it started
     again when it hangs.
-  - An instance counts as started only when C(/health) answers 200, the server names the model that was asked for, and a
-    first completion came back. What was proven is recorded on the host as the release.
+  - An instance counts as started only when it was proven, as far as O(gate) asks. What was proven is recorded on the
+    host as the release, with the token rate and the time to the first token.
   - The server is restarted only when the options, the image or the model really changed; RV(reasons) tells why.
   - If a changed instance does not pass, the last release is started again and the task fails with the cause.
   - On the host, C(run.sh start|stop|restart|status|logs) in the instance's folder works by hand, without Ansible.
@@ -194,6 +194,50 @@ options:
       - By default it grows with the model, from two minutes to about 50 for 193 GB. A server that ends by itself ends
         the waiting at once.
     type: int
+  gate:
+    description:
+      - What has to be proven before a change counts as done.
+      - V(health) - it is ready, and what it says of itself is what was asked for. These are its model, build, names,
+        sampling defaults, slots and context, and that it asks for the key. The model is asked nothing.
+      - V(completion) - also one answer, and those to O(gate_prompts).
+      - V(full) - also as many answers at once as there are slots, a long prompt, the token rate, and the use of the
+        GPUs that NVML shows.
+    type: str
+    choices: [health, completion, full]
+    default: full
+  gate_prompts:
+    description:
+      - Prompts of your own that have to be answered well, at temperature 0, one after the other.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      prompt:
+        description:
+          - What the model is asked.
+        type: str
+        required: true
+      pattern:
+        description:
+          - Regular expression of Python's that has to match somewhere in the answer. Thoughts are no part of it.
+        type: str
+        required: true
+      timeout:
+        description:
+          - Seconds within which the answer has to be complete, 1 to 3600.
+        type: int
+        default: 60
+  gate_prompt_tokens:
+    description:
+      - Length of the long prompt in tokens, with O(gate=full). V(0) sends none.
+      - The default is a quarter of what a slot holds; without O(gpus) at most 512, because a CPU would take minutes.
+      - It may take five minutes and one second more for every ten tokens.
+    type: int
+  max_slowdown:
+    description:
+      - By how much the token rate may be below that of the last release, such as V(10%), with O(gate=full).
+      - What seems too slow is measured three times, and the best one counts. The first release is compared with none.
+    type: str
   drain_timeout:
     description:
       - Seconds that requests in flight get to end before the server is stopped. Meanwhile it takes no new ones. What is
@@ -283,6 +327,18 @@ EXAMPLES = r"""
     pull: always
     model: /data/models/SmolLM2-135M-Instruct.Q4_1.gguf
     port: 8080
+
+- name: A new quantization has to know the answer, and may not be much slower
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    image: shared/llamacpp.sif
+    model: /data/models/SmolLM2-135M-Instruct.Q8_0.gguf
+    port: 8080
+    gate_prompts:
+      - prompt: What is the capital of France?
+        pattern: Paris
+        timeout: 30
+    max_slowdown: 10%
 
 - name: What a changed context would do
   gpufleet.llamacpp.llamacpp_instance:
@@ -376,6 +432,20 @@ def main() -> None:
         },
         "user": {"type": "str", "default": "llamacpp"},
         "wait_timeout": {"type": "int"},
+        "gate": {"type": "str", "choices": ["health", "completion", "full"], "default": "full"},
+        "gate_prompts": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "prompt": {"type": "str", "required": True},
+                "pattern": {"type": "str", "required": True},
+                "timeout": {"type": "int", "default": 60},
+            },
+        },
+        # Tokens of a text, and no secret.
+        "gate_prompt_tokens": {"type": "int", "no_log": False},
+        "max_slowdown": {"type": "str"},
         "drain_timeout": {"type": "int", "default": 60},
         "rollback": {"type": "bool", "default": True},
         "lock_timeout": {"type": "int", "default": 60},

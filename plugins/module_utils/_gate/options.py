@@ -69,7 +69,7 @@ def check(params: Mapping[str, Any]) -> list[str]:
             "gate_prompts: with gate: health the model is asked nothing. Choose completion or full, or take them out."
         )
     if tokens is not None:
-        problems += _check_tokens(level, tokens, params["context_size"])
+        problems += _check_tokens(tokens, params["context_size"])
     if slowdown is not None:
         problems += _check_slowdown(level, slowdown)
     return problems
@@ -93,11 +93,9 @@ def _check_prompt(entry: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _check_tokens(level: str, tokens: int, context: int | None) -> list[str]:
+def _check_tokens(tokens: int, context: int | None) -> list[str]:
     if tokens < 0:
         return [f"gate_prompt_tokens: {tokens} is out of range. Choose a number of tokens, or 0 for no long prompt."]
-    if tokens and level != "full":
-        return [f"gate_prompt_tokens: with gate: {level} no long prompt is sent. Choose full, or take it out."]
     if context and tokens > context - ROOM:
         return [
             f"gate_prompt_tokens: {tokens} tokens and an answer do not fit into context_size {context}. Choose at most "

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting and proving an instance, recording the release, and the way back where it does not pass.
+"""Starting an instance and passing the gate, recording the release, and the way back where it does not pass.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -12,9 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import evidence, proof, wait
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import options
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
     apply,
     failures,
@@ -23,55 +22,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
     record,
     swap,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gate import RUNS, GateFailed, gate
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 
-# Seconds for one look at /health; llama-server answers it from threads of their own.
-HEALTH_TIMEOUT = 5.0
-LOG_LINES = 200
-# What of a record is what runs, so that a release can be run again.
-RUNS = ("spec", "manager", "launch", "image", "model")
-
-
-class GateFailed(Exception):
-    """The instance does not work; the message says why and what was done about it."""
-
-
-def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Wait until the launch in ``value`` is ready and prove it; returns the release. Raises GateFailed.
-
-    ``before`` is the runner's account from before the start, empty where nothing was started.
-    """
-    launch = value["launch"]
-    unit = observe.unit(place, value["spec"])
-
-    def given_up() -> str | None:
-        state = place.manager.observe(unit)
-        return None if state.active else state.detail
-
-    outcome = wait.until_ready(
-        lambda: observe.account(place),
-        lambda: runner.health(launch["url"], HEALTH_TIMEOUT),
-        given_up,
-        launch["id"],
-        timeout or wait.default_timeout((value["model"] or {}).get("size")),
-        before,
-    )
-    if not outcome.ready:
-        lines = place.manager.log_lines(unit, LOG_LINES)
-        raise GateFailed(
-            "Failed at the start: "
-            + evidence.explain(outcome.reason, evidence.this_start(lines, f"starting {launch['id']}"))
-        )
-    try:
-        answer = proof.prove(launch["url"], runner.read_key(launch["api_key_file"]), value["model"] or {})
-    except proof.NotProven as error:
-        raise GateFailed(f"Failed at the proof: {error}.") from error
-    return {
-        "proven": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "ready_seconds": round(outcome.seconds, 1),
-        "completion": answer,
-        **{key: value[key] for key in RUNS},
-    }
+__all__ = ["GateFailed", "gate", "no_way_back", "prove"]
 
 
 def prove(
@@ -157,7 +111,9 @@ def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> s
     """The last release brought to the state started as any spec is. Raises GateFailed, ManagerError and OSError."""
     release = value["release"]
     begin = time.monotonic()
-    old = {**value, **{key: release[key] for key in RUNS}}
+    # It passed everything once. Now it only has to serve again, and soon.
+    quick = options.from_dict(value.get("gate")).for_the_way_back().as_dict()
+    old = {**value, **{key: release[key] for key in RUNS}, "gate": quick}
     there, failed = place, None
     if release["manager"] != place.manager.name:
         manager = managers.select(release["manager"], home=place.home, run=place.run)

@@ -50,7 +50,6 @@ def test_prompts_need_no_whole_proof() -> None:
     ("changed", "said"),
     [
         ({"gate": "health", "gate_prompts": [prompt()]}, "gate_prompts: with gate: health the model is asked nothing"),
-        ({"gate": "completion", "gate_prompt_tokens": 5}, "gate_prompt_tokens: with gate: completion no long prompt"),
         ({"gate": "completion", "max_slowdown": "10%"}, "max_slowdown: with gate: completion the token rate is not"),
         ({"gate_prompt_tokens": -1}, "gate_prompt_tokens: -1 is out of range."),
         ({"gate_prompt_tokens": 65536}, "do not fit into context_size 65536. Choose at most 65472."),

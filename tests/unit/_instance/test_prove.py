@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failures, prove, record, swap
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failures, gate, prove, record, swap
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 
@@ -268,8 +268,8 @@ def test_the_gate_tells_why_from_the_log_of_this_start(
         f"x starting {launch}\n0.00.100.000 E old\nx starting {launch}\n0.00.100.000 E cudaMalloc failed\n"
     )
     with pytest.raises(prove.GateFailed) as error:
-        prove.gate(there, changed, 5, {})
-    assert "exit status 1. The log says:\n    cudaMalloc failed" in str(error.value)
+        gate.gate(there, changed, 5, {})
+    assert "exit status 1. Its cause is not recognised here. The log says:\n    cudaMalloc failed" in str(error.value)
     assert "old" not in str(error.value)
 
 
@@ -278,9 +278,9 @@ def test_a_state_file_of_another_shape_is_none(
     tmp_path: Path, changed: dict[str, Any], content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock: Callable[[], float] = iter(range(0, 1000, 100)).__next__
-    monkeypatch.setattr(prove.wait.until_ready, "__defaults__", (clock, lambda seconds: None))
+    monkeypatch.setattr(gate.wait.until_ready, "__defaults__", (clock, lambda seconds: None))
     there = place(tmp_path, Fake())
     Path(there.folder, "running.json").write_text(content)
     changed["launch"]["url"] = "http://127.0.0.1:9"
     with pytest.raises(prove.GateFailed, match="did not answer 200 within 5 s: nothing answers"):
-        prove.gate(there, changed, 5, {})
+        gate.gate(there, changed, 5, {})

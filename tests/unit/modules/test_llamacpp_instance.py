@@ -98,6 +98,16 @@ def test_wrong_options_come_before_everything(run_module: RunModule, options: di
     assert "use api_key_file" in result["msg"]
 
 
+def test_the_gates_options_are_refused_with_the_others(run_module: RunModule, options: dict[str, Any]) -> None:
+    prompts = [{"prompt": "2+2?", "pattern": "(4"}]
+    wrong = {"port": 70000, "gate_prompts": prompts, "max_slowdown": "fast", "gate_prompt_tokens": -1}
+    said = run_module(llamacpp_instance, {**options, **wrong}, check=True)["msg"]
+    assert "port: 70000" in said
+    assert "gate_prompts: entry 1: the pattern '(4' is no regular expression of Python's" in said
+    assert "max_slowdown: 'fast' has to be 1% to 99%" in said
+    assert "gate_prompt_tokens: -1 is out of range" in said
+
+
 def test_port_and_arguments_are_refused_together(
     run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,4 +204,5 @@ def test_a_state_file_of_another_shape_stops_nobody(
 def test_every_option_is_in_the_spec_or_about_the_deployment() -> None:
     about = {"state", "home", "image_sha256", "pull", "wait_timeout", "allow_options", "min_build"}
     about |= {"image_auth_file", "image_no_https", "image_ca_path", "lock_timeout", "rollback"}
+    about |= {"gate", "gate_prompts", "gate_prompt_tokens", "max_slowdown"}
     assert set(spec.Spec.__dataclass_fields__) == set(params()) - about

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One launch through the gate: against a server that answers as llama-server does. The GPUs are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, manager
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu, GpuProcess
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gate, gpus
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import MODEL, Server, changed, serving
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
+
+NAME = "4403-glm-4.7-flash-q4"
+NO_GPU = "warning: no usable GPU found, --gpu-layers option will be ignored"
+
+
+class Fake(manager.Manager):
+    """A manager of a unit that runs."""
+
+    name = "supervisor"
+
+    def __init__(self) -> None:
+        super().__init__(lambda argv: (0, "", ""))
+
+    def observe(self, unit: manager.Unit) -> manager.UnitState:
+        return manager.UnitState(True, True, True)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as found:
+        found.answers["/props"]["model_path"] = "/models/GLM-4.7-Flash-UD-Q4_K_XL.gguf"
+        yield found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / NAME).mkdir()
+    return tmp_path
+
+
+def place(home: Path) -> Place:
+    return Place(str(home), NAME, Fake(), lambda argv: (1, "", ""))
+
+
+def record(home: Path, server: Server, log: str = "", exit_status: int | None = None, **more: Any) -> dict[str, Any]:
+    """A launch that its runner has seen ready, and which has ended by now where ``exit_status`` is given."""
+    value = {**a_record(), "gate": Gate(prompt_tokens=10).as_dict(), **more}
+    value["model"] = {**value["model"], **MODEL}
+    value["launch"] = {**value["launch"], "url": server.url, "gpus": value["launch"].get("gpus") or []}
+    account: dict[str, Any] = {"launch": value["launch"]["id"], "runner_pid": 1, "ready": 1.0}
+    ready = home / NAME / "running.json"
+    ready.write_text(json.dumps(account))
+    if exit_status is not None:
+
+        def ends(dummy: Any) -> Any:
+            ready.write_text(json.dumps({**account, "exit": {"status": exit_status}}))
+            return 500, {"error": {"message": "CUDA error"}}
+
+        server.answers["/v1/chat/completions"] = ends
+    (home / NAME / "llama-server.log").write_text(f"x starting {value['launch']['id']}\n{log}")
+    return value
+
+
+def refused(home: Path, value: dict[str, Any]) -> str:
+    with pytest.raises(gate.GateFailed) as error:
+        gate.gate(place(home), value, 5, {})
+    return str(error.value)
+
+
+def test_a_release(home: Path, server: Server) -> None:
+    value = record(home, server)
+    release = gate.gate(place(home), value, 5, {})
+    assert (release["completion"]["gate"], release["completion"]["prompt_tokens"]) == ("full", 10)
+    assert (release["launch"], release["gpus"]) == (value["launch"], None)
+
+
+def test_the_gate_of_the_record_says_how_much(home: Path, server: Server) -> None:
+    value = record(home, server, gate=Gate("health").as_dict())
+    assert gate.gate(place(home), value, 5, {})["completion"]["gate"] == "health"
+    assert server.bodies("/v1/chat/completions") == []
+
+
+def test_what_is_not_proven_is_one_sentence_a_line(home: Path, server: Server) -> None:
+    params = changed(server.answers["/props"], "default_generation_settings", "params", "temperature", to=0.5)
+    server.answers["/props"] = changed(params, "default_generation_settings", "n_ctx", to=512)
+    lines = refused(home, record(home, server, log=f"{NO_GPU}\n")).split("\n")
+    assert lines[0].startswith("Failed at the proof: the server samples with temperature 0.5")
+    assert lines[1].startswith("a slot holds 512 tokens")
+    assert len(lines) == 2
+    assert all(line.endswith(".") for line in lines)
+
+
+def test_a_server_that_ended_meanwhile_and_what_its_log_says(home: Path, server: Server) -> None:
+    said = refused(home, record(home, server, log="CUDA error: unspecified launch failure\n", exit_status=134))
+    assert said.startswith("Failed at the proof: /v1/chat/completions answered HTTP 500 instead of 200: ")
+    assert "\nIts log says: A GPU failed while llama-server used it." in said
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> list[Gpu]:
+    """Two GPUs, made up; process 7 is the instance's and is on the first one."""
+    found = [Gpu(0, uuid="GPU-0", processes=(GpuProcess(7, 100, None, None),)), Gpu(1, uuid="GPU-1")]
+    monkeypatch.setattr(gpu, "read_gpus", lambda: found)
+    monkeypatch.setattr(gpus, "pids_of", lambda value: frozenset({7}))
+    return found
+
+
+def on(home: Path, server: Server, *uuids: str, log: str = "") -> dict[str, Any]:
+    value = record(home, server, log)
+    value["launch"]["gpus"] = list(uuids)
+    return value
+
+
+@pytest.mark.usefixtures("cards")
+def test_on_its_gpu(home: Path, server: Server) -> None:
+    (row,) = gate.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"]
+    assert (row["uuid"], row["asked"], row["held"]) == ("GPU-0", True, 100)
+
+
+@pytest.mark.usefixtures("cards")
+def test_on_the_cpu_is_said_with_what_the_log_knows(home: Path, server: Server, cards: list[Gpu]) -> None:
+    cards[0] = Gpu(0, uuid="GPU-0")
+    lines = refused(home, on(home, server, "GPU-0", log=f"{NO_GPU}\n")).split("\n")
+    assert lines[0].startswith("Failed at the proof: it runs on the CPU")
+    assert lines[1].startswith("Its log says: There is no GPU in the container")
+
+
+def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(error: gpu.NvmlUnavailable) -> None:
+        def read() -> list[Gpu]:
+            raise error
+
+        monkeypatch.setattr(gpu, "read_gpus", read)
+
+    broken(gpu.NvmlUnavailable("the driver does not answer"))
+    said = refused(home, on(home, server, "GPU-0"))
+    assert said == "Failed at the proof: whether it runs on its GPUs cannot be seen: the driver does not answer."
+    broken(gpu.PynvmlMissing("no library"))
+    assert gate.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"] is None
