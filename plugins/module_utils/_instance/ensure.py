@@ -230,28 +230,35 @@ def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decisio
     """
     request, spec, place = case.request, case.spec, case.place
     kinds = plan.kinds(decision.steps)
-    missing = [*found.missing, *preflight.user_problems(place.manager.name, spec.user)]
-    problems = list(found.problems)
     starts = "start" in kinds
-    if starts:
-        runner = observe.running(case.former or place).get("runner_pid")
-        problems += [*preflight.port_problems(spec, place.home, runner), *room.seen.problems]
-        problems += starter.problems(place.manager.name, found.runtime, request.run)
-        decision.warnings.extend(room.seen.warnings)
+    missing = [*found.missing, *preflight.user_problems(place.manager.name, spec.user)]
     # What an earlier task is still to bring cannot be asked.
     can_ask = bool(kinds) and not case.image.comes and not missing and not found.problems
     launch = decision.want.record["launch"]
+    host = preflight.Host(
+        home=place.home,
+        run=request.run,
+        our_runner=observe.running(case.former or place).get("runner_pid"),
+        image_sha256=launch["image_sha256"],
+        driver=room.driver,
+        remember=not request.check,
+    )
+    said = preflight.check(
+        spec, launch["argv"], host, kinds=kinds, asks_image=can_ask, min_build=request.params["min_build"]
+    )
+    said.add(found.problems)
     fits = MemoryCheck()
-    if can_ask:
-        problems += preflight.argument_problems(spec, launch["argv"], request.run)
-    if can_ask and not problems:
+    if starts:
+        said.add([*room.seen.problems, *starter.problems(place.manager.name, found.runtime, request.run)])
+        said.add([], room.seen.warnings)
+    if can_ask and not said.problems:
         fits = rooms.memory_for(spec, launch, request.run, room, case.last)
-        problems += fits.problems if starts else ()
-        decision.warnings.extend(fits.warnings if starts else ())
+        if starts:
+            said.add(fits.problems, fits.warnings)
     # In check mode an earlier task would have brought what is missing, for all we know.
-    if problems or (missing and not request.check):
-        raise Refusal([*problems, *missing])
-    decision.warnings.extend(missing)
+    if said.problems or (missing and not request.check):
+        raise Refusal([*said.problems, *missing])
+    decision.warnings.extend([*missing, *said.warnings])
     return fits
 
 
