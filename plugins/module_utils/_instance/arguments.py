@@ -31,6 +31,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.option
 )
 
 LOOKS_LIKE_OPTION = re.compile(r"--?[A-Za-z]")
+# What editors make of two dashes.
+LONG_DASHES = ("\u2012", "\u2013", "\u2014", "\u2212")
 WHOLE = re.compile(r"[+-]?\d+")
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 REMOVED = "the argument has been removed."
@@ -55,11 +57,12 @@ class Use:
 
 @dataclass
 class Checked:
-    """What was found; ``sound`` is what is left for llama-server's own parser."""
+    """What was found; ``sound`` and all but ``wrong_env`` is what is left for llama-server's own parser."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     sound: list[Use] = field(default_factory=list)
+    wrong_env: list[str] = field(default_factory=list)
 
 
 def check(words: Sequence[str], env: Mapping[str, str], options: Sequence[Option]) -> Checked:
@@ -89,9 +92,13 @@ def _uses(words: Sequence[str], known: Mapping[str, Option], checked: Checked) -
         if option is None and LOOKS_LIKE_OPTION.match(word):
             checked.problems.append(f"args: {_unknown(word, known)}")
             before = None
+        elif word.startswith(LONG_DASHES):
+            checked.problems.append(f"args: {word!r} begins with a long dash. Write {'--' + word[1:]!r}.")
+            before = None
         elif option is None:
             if before is not None:
-                checked.problems.append(f"args: {word!r} stands alone: {before} takes {_takes(known[before])}.")
+                takes = _takes(known[before])
+                checked.problems.append(f"args: {word!r} is no option, and {before} before it takes {takes}.")
         else:
             values = tuple(words[place : place + option.values])
             follows = [value for value in values if spelled(value) in known]
@@ -171,8 +178,9 @@ def _expected(option: Option, value: str) -> str | None:
         return None if WHOLE.fullmatch(value) and low <= int(value) <= high else f"a whole number from {low} to {high}"
     if names & INTEGERS:
         highest = 2**32 - 1 if "--seed" in names else 2**31 - 1
-        fits = WHOLE.fullmatch(value) and -(2**31) <= int(value) <= highest
-        return None if fits else f"a whole number, up to {highest}"
+        if not WHOLE.fullmatch(value):
+            return "a whole number"
+        return None if -(2**31) <= int(value) <= highest else f"a whole number up to {highest}"
     if names & FLOATS or hint == "N":
         return None if DECIMAL.fullmatch(value) and math.isfinite(float(value)) else "a number, such as 1 or 0.5"
     return None
@@ -207,11 +215,13 @@ def _variables(env: Mapping[str, str], options: Sequence[Option], uses: Sequence
         option = by_env.get(name) or positive
         if option is None:
             checked.problems.append(f"env: {_unknown_variable(name, by_env)}")
+            checked.wrong_env.append(name)
             continue
         negates = name not in by_env
         wrong = _wrong_variable(name, value, option, negates)
         if wrong:
             checked.problems.append(f"env: {wrong}")
+            checked.wrong_env.append(name)
             continue
         rival = next((use for use in uses if use.option is option), None)
         if rival:

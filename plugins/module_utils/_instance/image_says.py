@@ -138,7 +138,9 @@ def _from(value: Mapping[str, Any]) -> ImageSays:
 
 def _remember(path: str, server: str, said: ImageSays) -> None:
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        # Not the home itself: whatever is refused leaves nothing behind.
+        if os.path.isdir(os.path.dirname(os.path.dirname(path))):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
         write_json(path, {"reader": READER, "server": server, **asdict(said)}, 0o644)
     except OSError:
         pass  # it costs a second the next time

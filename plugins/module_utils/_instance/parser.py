@@ -33,8 +33,12 @@ PATHS = ("FNAME", "PATH", "FILE", "DIR", "JINJA_TEMPLATE_FILE")
 ABSENT = re.compile(r"stat (/\S+): no such file")
 
 
-def refuses(begin: Sequence[str], uses: Sequence[Use], image: str, run: Run) -> list[str]:
-    """Every problem that it has with these options; ``begin`` is the launch's command line up to llama-server."""
+def refuses(begin: Sequence[str], uses: Sequence[Use], image: str, run: Run, without: Sequence[str] = ()) -> list[str]:
+    """Every problem that it has with these options; ``begin`` is the launch's command line up to llama-server.
+
+    ``without``: variables that it does not get.
+    """
+    begin = _without(begin, without)
     problems: list[str] = []
     left = [use for use in uses if not set(use.option.names) & set(SIDE_EFFECTS)]
     while True:
@@ -46,17 +50,33 @@ def refuses(begin: Sequence[str], uses: Sequence[Use], image: str, run: Run) -> 
         if match is None or (match[1] == "argument" and not wrong):
             return [*problems, *plainly(begin, image, code, err)]
         if match[1] != "argument":
-            return [*problems, f"env: llama-server refuses {match[2]}: {_in_words(match[3])}. Correct it."]
+            problems.append(f"env: llama-server refuses {match[2]}: {_in_words(match[3])}. Correct it.")
+            if _without(begin, [match[2]]) == list(begin):
+                return problems
+            begin = _without(begin, [match[2]])
+            continue
         problems.append(f"args: {_refused(wrong[-1], match[3])}")
         left = [use for use in left if use not in wrong]
 
 
 def _refused(use: Use, message: str) -> str:
-    takes = f" It takes {use.option.hint}: {use.option.about.rstrip('.')}." if use.option.hint else ""
+    about = use.option.about if use.option.about.endswith(".") else f"{use.option.about}."
+    takes = f" It takes {use.option.hint}: {about}" if use.option.hint else ""
     if use.option.terms:
         takes = f" Its help names {', '.join(use.option.terms)}."
     inside = " The path is one inside the container, where binds puts folders of the host." * (use.option.hint in PATHS)
     return f"llama-server refuses {' '.join(use.words)!r}: {_in_words(message)}.{takes}{inside}"
+
+
+def _without(begin: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The container's command without these variables."""
+    kept: list[str] = []
+    for word in begin:
+        if kept and kept[-1] == "--env" and word.lstrip('"').partition("=")[0] in names:
+            kept.pop()
+        else:
+            kept.append(word)
+    return kept
 
 
 def _in_words(message: str) -> str:

@@ -153,4 +153,5 @@ def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tu
     if not said.options:
         return parser.refuses(begin, arguments.as_they_stand(words), spec.image, run), []
     checked = arguments.check(words, dict(spec.env), said.options)
-    return [*checked.problems, *parser.refuses(begin, checked.sound, spec.image, run)], checked.warnings
+    refused = parser.refuses(begin, checked.sound, spec.image, run, without=checked.wrong_env)
+    return [*checked.problems, *refused], checked.warnings

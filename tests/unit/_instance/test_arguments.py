@@ -32,17 +32,18 @@ WRONG = [
     ("--temp --jinja", "--temp needs a value, N (temperature), and --jinja follows. Write '--temp VALUE'."),
     ("--flash-attn", "--flash-attn needs a value, [on|off|auto] (attention), and nothing follows."),
     ("--control-vector-layer-range 1", "--control-vector-layer-range needs a value, START END"),
-    ("--jinja true", "'true' stands alone: --jinja takes no value. Take it out."),
-    ("--temp 1 2", "'2' stands alone: --temp takes one value. Take it out, or write its option before it."),
-    ("--control-vector-layer-range 1 2 3", "'3' stands alone: --control-vector-layer-range takes two values."),
+    ("--jinja true", "'true' is no option, and --jinja before it takes no value. Take it out."),
+    ("--temp 1 2", "and --temp before it takes one value. Take it out, or write its option before it."),
+    ("--control-vector-layer-range 1 2 3", "'3' is no option, and --control-vector-layer-range before it takes two"),
     ("--temp warm", "--temp 'warm' is not possible: it takes a number, such as 1 or 0.5."),
     ("--temp 1.0x", "--temp '1.0x' is not possible"),
     ("--temp nan", "--temp 'nan' is not possible"),
     ("--temp 1e999", "--temp '1e999' is not possible"),
     ("--new-thing x", "--new-thing 'x' is not possible: it takes a number"),
-    ("--top-k 4x", "--top-k '4x' is not possible: it takes a whole number, up to 2147483647."),
+    ("--top-k 4x", "--top-k '4x' is not possible: it takes a whole number."),
+    ("\u2014temp 1", "'\u2014temp' begins with a long dash. Write '--temp'."),
     ("--top-k 4.5", "--top-k '4.5' is not possible"),
-    ("--top-k 2147483648", "--top-k '2147483648' is not possible"),
+    ("--top-k 2147483648", "--top-k '2147483648' is not possible: it takes a whole number up to 2147483647."),
     ("--seed 4294967296", "up to 4294967295."),
     ("--split-mode rows", "--split-mode 'rows' is not possible: it takes one of none, layer, row."),
     ("-ctk q9", "-ctk 'q9' is not possible: it takes one of f16, q8_0."),
@@ -135,7 +136,9 @@ def test_an_option_that_does_nothing() -> None:
     ],
 )
 def test_a_wrong_variable(name: str, value: str, said: str) -> None:
-    (problem,) = check(**{name: value}).problems
+    checked = check(**{name: value})
+    (problem,) = checked.problems
+    assert checked.wrong_env == [name]
     assert problem.startswith("env: ")
     assert said in problem
 

@@ -18,13 +18,20 @@ ARGV = ["apptainer", "exec", "--nv", IMAGE, SERVER, "-m", "x"]
 DIGEST = "ab" * 32
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home as the role makes it, with the folder of images."""
+    (tmp_path / "shared").mkdir()
+    return tmp_path
+
+
 def look(image: Image, home: Path, **changes: Any) -> ImageSays:
     return image_says.look(ARGV, IMAGE, image, **{"home": str(home), "sha256": DIGEST, "remember": True, **changes})
 
 
-def test_it_is_asked_in_the_container_of_the_launch(tmp_path: Path) -> None:
+def test_it_is_asked_in_the_container_of_the_launch(home: Path) -> None:
     image = Image(inside="version=12.8.1\n")
-    said = look(image, tmp_path)
+    said = look(image, home)
     assert (said.build, said.cuda, said.compatible, said.failure) == (
         "0.7.0 (build 11669, commit Debian)",
         (12, 8),
@@ -35,57 +42,63 @@ def test_it_is_asked_in_the_container_of_the_launch(tmp_path: Path) -> None:
     assert [argv[:8] for argv in image.asked] == [["timeout", "-k", "5", "60", *ARGV[:4]]] * 3
 
 
-def test_it_is_remembered_by_its_content(tmp_path: Path) -> None:
-    first = look(Image(), tmp_path)
+def test_it_is_remembered_by_its_content(home: Path) -> None:
+    first = look(Image(), home)
     again = Image()
-    assert look(again, tmp_path) == first
+    assert look(again, home) == first
     assert again.asked == []
-    look(again, tmp_path, sha256="cd" * 32)
+    look(again, home, sha256="cd" * 32)
     assert len(again.asked) == 3
 
 
-def test_another_server_of_the_same_image_is_asked(tmp_path: Path) -> None:
-    look(Image(), tmp_path)
+def test_another_server_of_the_same_image_is_asked(home: Path) -> None:
+    look(Image(), home)
     again = Image()
-    image_says.look([*ARGV[:4], "/other"], IMAGE, again, home=str(tmp_path), sha256=DIGEST, remember=True)
+    image_says.look([*ARGV[:4], "/other"], IMAGE, again, home=str(home), sha256=DIGEST, remember=True)
     assert len(again.asked) == 3
 
 
 @pytest.mark.parametrize("changes", [{"remember": False}, {"sha256": None}], ids=str)
-def test_nothing_is_written(tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert look(Image(), tmp_path, **changes).options
-    assert list(tmp_path.iterdir()) == []
+def test_nothing_is_written(home: Path, changes: dict[str, Any]) -> None:
+    assert look(Image(), home, **changes).options
+    assert list((home / "shared").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"reader": 0}', "no json", json.dumps({"reader": 1, "server": SERVER, "options": []})]
 )
-def test_a_broken_memory_is_asked_again_and_mended(tmp_path: Path, content: str) -> None:
-    look(Image(), tmp_path)
-    path = tmp_path / "shared/.options" / f"{DIGEST}.json"
+def test_a_broken_memory_is_asked_again_and_mended(home: Path, content: str) -> None:
+    look(Image(), home)
+    path = home / "shared/.options" / f"{DIGEST}.json"
     sound = json.loads(path.read_text())
     path.write_text(content)
     again = Image()
-    assert look(again, tmp_path).options
+    assert look(again, home).options
     assert len(again.asked) == 3
     assert json.loads(path.read_text()) == sound
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "shared").write_text("a file")
-    assert look(Image(), tmp_path).options
+def test_a_place_that_cannot_be_written(home: Path) -> None:
+    (home / "shared/.options").write_text("a file")
+    assert look(Image(), home).options
 
 
-def test_a_server_that_does_not_start(tmp_path: Path) -> None:
-    said = look(Image(help_code=127), tmp_path)
+def test_a_home_is_not_made_for_it(home: Path) -> None:
+    (home / "shared").rmdir()
+    assert look(Image(), home).options
+    assert list(home.iterdir()) == []
+
+
+def test_a_server_that_does_not_start(home: Path) -> None:
+    said = look(Image(help_code=127), home)
     assert (said.options, said.failure) == ((), (127, "it does not start"))
-    assert list(tmp_path.iterdir()) == []
+    assert list((home / "shared").iterdir()) == []
 
 
-def test_a_help_that_is_none(tmp_path: Path) -> None:
-    said = look(Image(text="--temp N   x\n"), tmp_path)
+def test_a_help_that_is_none(home: Path) -> None:
+    said = look(Image(text="--temp N   x\n"), home)
     assert (said.options, said.failure) == ((), None)
-    assert list(tmp_path.iterdir()) == []
+    assert list((home / "shared").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,25 @@ def test_words_of_c_plus_plus_are_translated() -> None:
     )
 
 
-def test_a_variable() -> None:
-    said = refused("LLAMA_ARG_X", "stoi", "environment variable")
-    assert problems(Image(said), "--jinja") == [
-        "env: llama-server refuses LLAMA_ARG_X: a number is expected. Correct it."
-    ]
+def test_a_variable_is_taken_out_too() -> None:
+    begin = ["apptainer", "exec", "--env", "LLAMA_ARG_X=y", "--env", "A=b", IMAGE, SERVER]
+    image = Image(refused("LLAMA_ARG_X", "stoi", "environment variable"), (0, ""))
+    found = parser.refuses(begin, [], IMAGE, image)
+    assert found == ["env: llama-server refuses LLAMA_ARG_X: a number is expected. Correct it."]
+    assert image.asked[1][4:] == ["apptainer", "exec", "--env", "A=b", IMAGE, SERVER, "--completion-bash"]
+
+
+def test_a_variable_that_is_not_ours_ends_it() -> None:
+    image = Image(refused("LLAMA_ARG_X", "stoi", "environment variable"))
+    assert len(problems(image, "--jinja")) == 1
+
+
+def test_variables_that_are_known_to_be_wrong_are_left_out() -> None:
+    begin = ["apptainer", "exec", "--env", '"LLAMA_ARG_X=y=z"', "--env", "A=b", IMAGE, SERVER]
+    image = Image()
+    assert parser.refuses(begin, [], IMAGE, image, without=["LLAMA_ARG_X"]) == []
+    assert '"LLAMA_ARG_X=y=z"' not in image.asked[0]
+    assert "A=b" in image.asked[0]
 
 
 def test_a_build_that_does_not_know_the_question() -> None:

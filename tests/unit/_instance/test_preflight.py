@@ -155,7 +155,8 @@ def test_the_driver_does_not_matter_without_gpus(home: str) -> None:
     assert check(home, Image(inside="version=13.0\n"), driver=12080, gpus=[]).problems == []
 
 
-def test_what_an_image_says_is_remembered_but_not_in_check_mode(home: str) -> None:
+def test_what_an_image_says_is_remembered_but_not_in_check_mode(home: str, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
     for remember, asked in ((False, 4), (True, 4), (True, 1)):
         image = Image()
         check(home, image, remember=remember, image_sha256="ab" * 32)
