@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import dataclasses
 import os
 import re
@@ -12,6 +13,9 @@ import shlex
 import signal
 import stat
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +65,6 @@ class Commands:
             "stop",
             "reset-failed",
             "clean",
-            "status",
-            "update",
         ]
         return [word for argv in self.seen for word in argv if word in known]
 
@@ -272,29 +274,26 @@ def test_supervisor_home_fits_a_socket() -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "state"),
+    ("info", "state"),
     [
         (
-            "one                       RUNNING   pid 42, uptime 0:00:05\n",
+            {"statename": "RUNNING", "pid": 42, "description": "pid 42, uptime 0:00:05"},
             manager.UnitState(True, False, True, 42, False, "RUNNING pid 42, uptime 0:00:05"),
         ),
-        ("one   STOPPED   Not started\n", manager.UnitState(True, detail="STOPPED Not started")),
-        ("one   STARTING  \n", manager.UnitState(True, active=True, detail="STARTING")),
         (
-            "one   FATAL   Exited too quickly (process log may have details)\n",
-            manager.UnitState(True, failed=True, detail="FATAL Exited too quickly (process log may have details)"),
+            {"statename": "STOPPED", "pid": 0, "description": "Not started"},
+            manager.UnitState(True, detail="STOPPED Not started"),
         ),
-        ("one   EXITED   Nov 24 10:00 PM\n", manager.UnitState(True, detail="EXITED Nov 24 10:00 PM")),
+        ({"statename": "STARTING", "description": ""}, manager.UnitState(True, active=True, detail="STARTING")),
         (
-            "oneself   RUNNING   pid 42, uptime 0:00:05\n",
-            manager.UnitState(detail="oneself RUNNING pid 42, uptime 0:00:05"),
+            {"statename": "FATAL", "description": "Exited too quickly"},
+            manager.UnitState(True, failed=True, detail="FATAL Exited too quickly"),
         ),
-        ("one: ERROR (no such process)\n", manager.UnitState(detail="one: ERROR (no such process)")),
-        ("unix:///h/s no such file\n", manager.UnitState(detail="unix:///h/s no such file")),
+        ({}, manager.UnitState(detail="supervisord does not know it")),
     ],
 )
-def test_supervisorctl_status_is_understood(printed: str, state: manager.UnitState) -> None:
-    assert supervisor.parse_status("one", printed) == state
+def test_what_supervisord_tells_is_understood(info: dict[str, Any], state: manager.UnitState) -> None:
+    assert supervisor.state_of(info) == state
 
 
 @pytest.fixture
@@ -366,41 +365,122 @@ def test_supervisor_an_unreadable_crontab_is_not_overwritten(home: Path) -> None
         supervisor.Supervisor(run, str(home)).write_crontab(True)
 
 
-def test_supervisor_life(home: Path) -> None:
-    run = Crontab(status=(0, "4403-glm-4.7  RUNNING  pid 42, uptime 0:00:05\n", ""))
-    mine = supervisor.Supervisor(run, str(home))
-    assert mine.observe(unit()) == manager.UnitState(detail="not installed")
-    assert len(mine.differs(unit())) == 3
-    mine.install(unit())
-    assert mine.differs(unit()) == []
-    assert mine.differs(unit(enabled=False))
-    assert mine.observe(unit()) == manager.UnitState(True, True, True, 42, False, "RUNNING pid 42, uptime 0:00:05")
-    run.answers["update"] = (1, "error: <class 'ConnectionRefusedError'>, [Errno 111] Connection refused: file", "")
-    run.answers["start"] = (7, "4403-glm-4.7: ERROR (already started)", "")
-    run.seen.clear()
-    mine.start(unit())
-    assert [argv[3:] or argv for argv in run.seen] == [
-        ["update", "4403-glm-4.7"],
-        [f"{home}/venv/bin/supervisord", "-c", f"{home}/supervisord.conf"],
-        ["start", "4403-glm-4.7"],
-    ]
-    with pytest.raises(manager.ManagerError, match="did not stop"):
-        mine.stop(unit())
-    run.answers["status"] = (3, "4403-glm-4.7  STOPPED  Nov 24 10:00 PM", "")
-    (home / "supervisor.d/other.conf").write_text("")
-    mine.remove(unit())
+class Host(Crontab):
+    """A host on which supervisord really runs."""
+
+    def __call__(self, argv: list[str]) -> tuple[int, str, str]:
+        if argv[0].endswith("/supervisord"):
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout, done.stderr
+        return super().__call__(argv)
+
+
+@pytest.fixture
+def mine(home: Path) -> Iterator[supervisor.Supervisor]:
+    """A manager over a real supervisord, which ends with the test."""
+    pytest.importorskip("supervisor")
+    program = f"#!{sys.executable}\nfrom supervisor.supervisord import main\nmain()\n"
+    (home / "venv/bin/supervisord").write_text(program)
+    (home / "one").mkdir()
+    value = supervisor.Supervisor(Host(), str(home))
+    yield value
+    with contextlib.suppress(supervisor.Unreachable):
+        value.supervisord.shut_down()
+
+
+def sleeper(mine: supervisor.Supervisor, seconds: str, **changes: Any) -> manager.Unit:
+    command = ("/usr/bin/env", "sleep", seconds)
+    return unit(name="one", directory=f"{mine.home}/one", command=command, user=None, **changes)
+
+
+def running(mine: supervisor.Supervisor, one: manager.Unit) -> int:
+    """The pid of the unit, which runs what is wanted."""
+    state = mine.observe(one)
+    assert state.active and state.pid
+    deadline = time.monotonic() + 10
+    while supervisor.command(state.pid) != ["sleep", one.command[-1]]:  # not forked, or not become it yet
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return state.pid
+
+
+def test_supervisor_life(mine: supervisor.Supervisor) -> None:
+    one, run = sleeper(mine, "1000"), mine.run
+    assert isinstance(run, Host)
+    assert mine.observe(one) == manager.UnitState(detail="not installed")
+    assert len(mine.differs(one)) == 3
+    mine.install(one)
+    assert mine.differs(one) == []
+    assert mine.differs(dataclasses.replace(one, enabled=False))
+    assert not mine.observe(one).active
+    mine.start(one)
+    first = running(mine, one)
+    mine.start(one)
+    assert running(mine, one) == first
+    mine.stop(one)
+    assert (mine.observe(one).active, mine.observe(one).installed) == (False, True)
+    changed = sleeper(mine, "2000")
+    mine.install(changed)
+    mine.start(changed)
+    assert running(mine, changed) != first
+    Path(mine.home, "supervisor.d/other.conf").write_text("")
+    mine.remove(changed)
     assert "gpufleet" in (run.lines or "")
-    assert (home / "supervisord.conf").exists()
-    mine.install(unit())
-    (home / "supervisor.d/other.conf").unlink()
-    mine.remove(unit())
+    assert mine.supervisord.info("one") == {}
+    Path(mine.home, "supervisor.d/other.conf").unlink()
+    mine.install(changed)
+    mine.remove(changed)
     assert run.lines == ""
-    assert not (home / "supervisord.conf").exists()
+    assert not Path(mine.home, "supervisord.conf").exists()
+    assert not Path(mine.home, "run/supervisor.sock").exists()
+    assert not Path(mine.home, ".supervisord.lock").exists()
+
+
+def test_supervisor_a_changed_unit_that_runs_is_started_anew(mine: supervisor.Supervisor) -> None:
+    one = sleeper(mine, "1000")
+    mine.install(one)
+    mine.start(one)
+    first = running(mine, one)
+    changed = sleeper(mine, "2000")
+    mine.install(changed)
+    assert running(mine, one) == first
+    mine.start(changed)
+    assert running(mine, changed) != first
+
+
+def test_supervisor_stop_is_bounded(mine: supervisor.Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = dataclasses.replace(
+        sleeper(mine, ""),
+        command=(sys.executable, "-c", "import signal, time; signal.signal(15, lambda *x: 0); time.sleep(60)"),
+    )
+    mine.install(one)
+    mine.start(one)
+    time.sleep(1)
+    monkeypatch.setattr(supervisor, "patience", lambda unit: 0.3)
+    with pytest.raises(manager.ManagerError, match="did not stop one within 0 s"):
+        mine.stop(one)
+    os.kill(mine.observe(one).pid or 0, signal.SIGKILL)
+
+
+def test_supervisor_that_is_not_there(home: Path) -> None:
+    (home / "venv/bin/supervisord").unlink()
+    mine = supervisor.Supervisor(Crontab(), str(home))
+    mine.install(unit())
+    mine.stop(unit())
+    assert "nobody answers at" in mine.observe(unit()).detail
+    with pytest.raises(manager.ManagerError, match="the role llamacpp_host installs it"):
+        mine.start(unit())
+
+
+def test_supervisor_tells_why_a_program_cannot_start(mine: supervisor.Supervisor) -> None:
+    one = dataclasses.replace(sleeper(mine, ""), command=("/nowhere/python3",), enabled=False)
+    mine.install(one)
+    with pytest.raises(manager.ManagerError, match="supervisord did not start one: "):
+        mine.start(one)
 
 
 def test_supervisor_a_runner_that_outlived_supervisord_is_seen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Crontab(status=(4, "unix:///h/s refused connection", ""))
-    mine = supervisor.Supervisor(run, str(home))
+    mine = supervisor.Supervisor(Crontab(), str(home))
     one = unit(directory=str(home))
     mine.install(one)
     me = os.getpid()
@@ -415,7 +495,7 @@ def test_supervisor_a_runner_that_outlived_supervisord_is_seen(home: Path, monke
 
 
 def test_supervisor_stop_ends_what_supervisord_cannot(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = supervisor.Supervisor(Crontab(status=(3, "4403-glm-4.7  STOPPED  Nov 24 10:00 PM", "")), str(home))
+    mine = supervisor.Supervisor(Crontab(), str(home))
     container = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     bystander = subprocess.Popen(["sleep", "1000"])
     try:

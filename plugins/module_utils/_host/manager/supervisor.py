@@ -30,6 +30,12 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.ba
     Unit,
     UnitState,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.supervisord import (
+    ACTIVE,
+    Daemon,
+    Refused,
+    Unreachable,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of
 
 # %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
@@ -82,11 +88,8 @@ stdout_logfile_backups=1
 # A place in /tmp would do for longer homes, but there another user could be first; a home of 79 bytes is long enough.
 LONGEST_HOME = 107 - len("/run/supervisor.sock") - len(".4194304")
 
-ACTIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
 LONGEST_STOP = 7200  # s, more than any drain_timeout
 LOCK_TIMEOUT = 60.0  # s for another run to have done with supervisord, which takes a few
-# what supervisorctl says, in its different commands, when nothing answers at the socket
-UNREACHABLE = re.compile(r"no such file|refused|SHUTDOWN_STATE", re.IGNORECASE)
 
 
 class Supervisor(Manager):
@@ -98,6 +101,7 @@ class Supervisor(Manager):
         super().__init__(run)
         self.home = home
         self.conf = os.path.join(home, "supervisord.conf")
+        self.supervisord = Daemon(os.path.join(home, "run/supervisor.sock"))
         self.daemon = [os.path.join(home, "venv/bin/supervisord"), "-c", self.conf]
         if len(os.fsencode(home)) > LONGEST_HOME:
             raise ManagerError(
@@ -108,14 +112,6 @@ class Supervisor(Manager):
     def control(self, *words: str) -> list[str]:
         """The command line of supervisorctl for this home."""
         return [os.path.join(self.home, "venv/bin/supervisorctl"), "-c", self.conf, *words]
-
-    def ask(self, *words: str) -> tuple[int, str]:
-        """Exit status of supervisorctl and everything it printed."""
-        argv = self.control(*words)
-        if not os.access(argv[0], os.X_OK):
-            return 127, f"{argv[0]}: no such file"
-        code, out, err = self.run(argv)
-        return code, out + err
 
     def path(self, unit: Unit) -> str:
         """Where the unit's part of the configuration lies."""
@@ -185,7 +181,12 @@ class Supervisor(Manager):
         pid = next(iter(runner.runner_of(self.former(unit))), None)
         if pid and self.daemon_is_parent(pid):
             return UnitState(True, self.enabled(unit), active=True, pid=pid, detail="RUNNING")
-        state = parse_status(unit.name, self.ask("status", unit.name)[1])
+        try:
+            state = state_of(self.supervisord.info(unit.name))
+        except Unreachable as error:
+            state = UnitState(detail=str(error))
+        except Refused as error:
+            raise ManagerError(f"supervisord does not tell about {unit.name}: {error}") from error
         if pid and not state.active:
             detail = "the server runs, but supervisord does not: nobody would start it again"
             state = UnitState(active=True, pid=pid, detail=detail, orphaned=True)
@@ -226,22 +227,26 @@ class Supervisor(Manager):
 
     def take_in(self, unit: Unit) -> None:
         """See that supervisord runs, knows the unit as it is now, and has started it."""
-        # update takes the unit in if its file is new or changed, which starts it if it is to start by itself
-        code, out = self.ask("update", unit.name)
-        if UNREACHABLE.search(out):
-            if not os.access(self.daemon[0], os.X_OK):
-                raise ManagerError(f"{self.daemon[0]} is not there; the role llamacpp_host installs it")
-            self.must(self.daemon)  # it puts itself into a session of its own, so it outlives this login
-        elif code:
-            raise ManagerError(f"supervisord did not take {unit.name} in: {out.strip()}")
-        code, out = self.ask("start", unit.name)
-        if code and "already started" not in out:
-            raise ManagerError(f"supervisord did not start {unit.name}: {out.strip()} ({unit.directory}/runner.log)")
+        try:
+            try:
+                self.supervisord.reread(unit.name, patience(unit))
+            except Unreachable as error:
+                if not os.access(self.daemon[0], os.X_OK):
+                    raise ManagerError(f"{self.daemon[0]} is not there; the role llamacpp_host installs it") from error
+                self.must(self.daemon)  # it puts itself into a session of its own, so it outlives this login
+            self.supervisord.start(unit.name)
+        except (Refused, Unreachable) as error:
+            log = os.path.join(unit.directory, "runner.log")
+            raise ManagerError(f"supervisord did not start {unit.name}: {error} ({log})") from error
 
     def stop(self, unit: Unit) -> None:
-        dummy, out = self.ask("stop", unit.name)
-        if not UNREACHABLE.search(out) and parse_status(unit.name, self.ask("status", unit.name)[1]).active:
-            raise ManagerError(f"supervisord did not stop {unit.name}: {out.strip()}")
+        try:
+            if not self.supervisord.stop(unit.name, patience(unit)):
+                raise ManagerError(f"supervisord did not stop {unit.name} within {patience(unit):.0f} s")
+        except Refused as error:
+            raise ManagerError(f"supervisord did not stop {unit.name}: {error}") from error
+        except Unreachable:
+            pass
         # What it cannot have stopped: a runner that outlived it, the container of a runner that had to be killed.
         self.end(unit, runner.runner_of, unit.stop_timeout + STOP_MARGIN)
         self.end(unit, runner.container_of, STOP_MARGIN)
@@ -268,11 +273,13 @@ class Supervisor(Manager):
     def forget(self, unit: Unit) -> None:
         """Take the unit out of supervisord, and with the last one supervisord itself away."""
         remove_file(self.path(unit))
-        self.ask("update", unit.name)  # a supervisord that does not run has nothing to forget
+        with contextlib.suppress(Unreachable, Refused):  # a supervisord that does not run has nothing to forget
+            self.supervisord.reread(unit.name, patience(unit))
         folder = os.path.dirname(self.path(unit))
         if not os.path.isdir(folder) or not any(name.endswith(".conf") for name in os.listdir(folder)):
             self.write_crontab(False)
-            self.ask("shutdown")
+            with contextlib.suppress(Unreachable, Refused):
+                self.supervisord.shut_down()
             deadline = time.monotonic() + STOP_MARGIN
             while os.path.exists(os.path.join(self.home, "run/supervisor.sock")) and time.monotonic() < deadline:
                 time.sleep(0.1)  # or a deployment that follows would meet a supervisord that is leaving
@@ -297,17 +304,20 @@ def escape(value: str) -> str:
     return value.replace("%", "%%")
 
 
-def parse_status(name: str, out: str) -> UnitState:
-    """The state in what ``supervisorctl status NAME`` printed."""
-    match = re.search(rf"^{re.escape(name)}\s+([A-Z]+)\s*(.*?)\s*$", out, re.MULTILINE)
-    if not match:
-        return UnitState(detail=" ".join(out.split()))
-    state, rest = match.groups()
-    pid = re.search(r"\bpid (\d+)", rest)
+def patience(unit: Unit) -> float:
+    """Seconds after which a runner that was asked to stop is not coming back: it kills itself before."""
+    return unit.stop_timeout + runner.STOP_SLACK + STOP_MARGIN
+
+
+def state_of(info: dict[str, Any]) -> UnitState:
+    """The state in what supervisord tells of a program."""
+    state = info.get("statename")
+    if not state:
+        return UnitState(detail="supervisord does not know it")
     return UnitState(
         installed=True,
         active=state in ACTIVE,
-        pid=int(pid.group(1)) if pid else None,
+        pid=info.get("pid") or None,
         failed=state in ("FATAL", "UNKNOWN"),
-        detail=f"{state} {rest}".strip(),
+        detail=f"{state} {info.get('description') or ''}".strip(),
     )
