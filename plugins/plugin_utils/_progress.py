@@ -17,8 +17,11 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -40,6 +43,8 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 # s for which a lost connection is tried again, and between two tries.
 PATIENCE = 300.0
 RETRY = 5.0
+# s after which a host that says nothing is taken for one whose connection is lost: ssh itself waits for many minutes.
+ANSWER = 30.0
 # s after which a job of which no process and no result can be seen is believed dead; at first Python has to start.
 DEAD = 15.0
 UNSEEN = 60.0
@@ -130,6 +135,27 @@ def pause(number: int, seen: Seen) -> float:
     return longest if eta is None else min(longest, max(PAUSES[0], eta))
 
 
+def in_time(step: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """What ``step`` returns or raises; AnsibleConnectionFailure where it takes longer: it is left to itself then."""
+    outcome: SimpleQueue[tuple[dict[str, Any], BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcome.put((step(), None))
+        except BaseException as failure:
+            outcome.put(({}, failure))
+
+    # Ansible keeps in the context which task it is at.
+    Thread(target=copy_context().run, args=(work,), daemon=True).start()
+    try:
+        result, failure = outcome.get(timeout=seconds)
+    except Empty:
+        raise AnsibleConnectionFailure(f"The host did not answer for {span(seconds)}.") from None
+    if failure is not None:
+        raise failure
+    return result
+
+
 class PullAction(ActionBase):
     """The action of a module that brings a large file."""
 
@@ -196,7 +222,7 @@ class PullAction(ActionBase):
             result = self._patiently(ask)
         else:
             result = {}
-        self._patiently(partial(self._low_level_execute_command, job.remove()))
+        self._patiently(partial(self._command, job.remove()))
         return _cleaned(result) if _is_of_module(result) else _killed(result)
 
     def _wait(self, job: Job) -> bool:
@@ -207,7 +233,7 @@ class PullAction(ActionBase):
         while True:
             time.sleep(pause(number, seen))
             number += 1
-            shown = self._patiently(partial(self._low_level_execute_command, job.look(watch.pid)))
+            shown = self._patiently(partial(self._command, job.look(watch.pid)))
             seen, now = read(shown["stdout"]), time.monotonic()
             watch.note(seen, now)
             if seen.ended:
@@ -223,6 +249,10 @@ class PullAction(ActionBase):
         if is_due(watch.last, progress, now):
             watch.last = told(progress, now)
             self._say(line(self._host, progress, now - watch.phase_at, self._display.columns))
+
+    def _command(self, command: str) -> dict[str, Any]:
+        """Run a command of which the answer comes at once, if there is a connection at all."""
+        return in_time(partial(self._low_level_execute_command, command), ANSWER)
 
     def _patiently(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``step`` returns, tried again for a while where the connection is lost."""

@@ -14,6 +14,8 @@ from typing import Any
 # A line is due after so many percent, or so many seconds.
 PERCENT = 5
 SECONDS = 30.0
+# s; a phase that ends so soon is not worth a line.
+SOON = 2.0
 # What a phase is called. A download needs no name.
 PHASES = {
     "look": "looking at what is there",
@@ -104,8 +106,11 @@ def is_due(last: Told | None, progress: Mapping[str, Any], now: float) -> bool:
     next_ = told(progress, now)
     if last is None:
         return bool(progress.get("rate")) or next_.phase in ("copy", "build")
-    if now - last.at >= SECONDS or next_.phase != last.phase:
+    if now - last.at >= SECONDS:
         return True
+    if next_.phase != last.phase:
+        eta = progress.get("eta")
+        return eta is None or eta > SOON
     if next_.percent is None or last.percent is None:
         return False
     return next_.percent >= last.percent + PERCENT or next_.percent < last.percent

@@ -29,7 +29,7 @@ DEFER = "GPUFLEET_LLAMACPP_DEFER"
 DEFERRED = {"changed": False, "deferred": True}
 # Nobody waits any more for a job that ended so long ago (plugin_utils/_progress.py gives up earlier), and no job runs
 # so long.
-ABANDONED_SECONDS = 1800
+ABANDONED_SECONDS = 600
 LONGEST_SECONDS = 30 * 86400
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils import _progress as action
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress import Job, Seen, Watch, pause, read
 
@@ -92,6 +94,21 @@ class TestWatch:
         watch.note(Seen(PROGRESS), 101.0)
         watch.note(Seen({**PROGRESS, "pid": 18}), 130.0)
         assert (watch.pid, watch.is_dead(131.0)) == (18, False)
+
+
+class TestInTime:
+    def test_returns_what_there_is(self) -> None:
+        assert action.in_time(lambda: {"rc": 0}, 60) == {"rc": 0}
+
+    def test_raises_what_was_raised(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            action.in_time(lambda: {"rc": 1 // 0}, 60)
+
+    def test_gives_up_on_silence(self) -> None:
+        silence = threading.Event()
+        with pytest.raises(AnsibleConnectionFailure, match="did not answer"):
+            action.in_time(lambda: {"rc": silence.wait()}, 0.01)
+        silence.set()
 
 
 class TestResult:

@@ -126,6 +126,7 @@ class TestIsDue:
 
     def test_when_something_else_begins(self) -> None:
         assert self.after(45.1, 1, phase="verify")
+        assert not self.after(99.9, 1, phase="verify", eta=1.0)
         assert not self.after(45.1, 1, name="another.gguf")  # the numbers are of the whole set
 
     def test_when_it_goes_back(self) -> None:
