@@ -15,7 +15,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import WRONG_SHAPE, wrong_shape
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
 
-BUILD = re.compile(r"\d{2,}")
+# "0.7.0 (build 11669, commit 7e4c0a9)", "11434 (7e4c0a9)" and "b11434-7e4c0a9" are how builds are told.
+BUILDS = (re.compile(r"build (\d+)"), re.compile(r"\bb?(\d{3,})\b"))
 
 
 def problems(expected: Expectation, props: Any, models: Any) -> list[str]:
@@ -70,12 +71,18 @@ def _path(arguments: Sequence[str], props: Any) -> list[str]:
 
 
 def _build(wanted: str | None, props: Any) -> list[str]:
-    """The image's build is the number of --version, 11669; the server says b11669-commit."""
+    """The image's build is what its --version says, the server's what /props says; the number has to be the same."""
     found = str(props.get("build_info") or "")
-    numbers = BUILD.search(str(wanted or "")), BUILD.search(found)
-    if not numbers[0] or not numbers[1] or numbers[0][0] == numbers[1][0]:
+    numbers = [_number(str(wanted or "")), _number(found)]
+    if None in numbers or numbers[0] == numbers[1]:
         return []
     return [
         f"the server is build {found}, the image holds build {wanted}. Another server answers on this port, or the "
         "image was replaced while it started: run the task again"
     ]
+
+
+def _number(text: str) -> str | None:
+    """The number of a build in how it is told; None where there is none."""
+    found = [match[1] for match in (pattern.search(text) for pattern in BUILDS) if match]
+    return found[0] if found else None
