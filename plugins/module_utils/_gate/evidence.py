@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 try:
@@ -79,20 +80,23 @@ def collect(
     lines: Sequence[str],
     argv: Sequence[str],
     account: Mapping[str, Any],
-    gpus: Sequence[Mapping[str, Any]] | None,
+    gpus: Any,
 ) -> dict[str, bytes]:
     """Everything that helps to understand a failure, as files by name; no secret is in any of them.
 
     ``account`` is the runner's (with the exit status, if there is one), ``gpus`` the host's GPUs as gpu_info gives
-    them. The server is asked what it is and does; where it does not answer, the file says so. Raises nothing.
+    them, or in words why not. The server is asked what it is and does, all at once, because it may hang; where it does
+    not answer, the file says so. Raises nothing.
     """
     files = {
-        "log.txt": "\n".join(lines) + "\n",
+        "llama-server.log": "\n".join(lines) + "\n",
         "argv.json": _pretty(redact(argv)),
         "running.json": _pretty(account),
         "gpus.json": _pretty(gpus),
     }
-    files.update({name: _ask(url + path, key) for name, path in QUESTIONS.items()})
+    with ThreadPoolExecutor(max_workers=len(QUESTIONS)) as pool:
+        answers = pool.map(lambda path: _ask(url + path, key), QUESTIONS.values())
+        files.update(zip(QUESTIONS, answers))
     return {name: _without(text, key).encode("utf-8", "replace") for name, text in files.items()}
 
 

@@ -7,13 +7,13 @@ Private to gpufleet.llamacpp; may change at any time. It is taken before the way
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import evidence
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe
@@ -22,9 +22,6 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observ
 FOLDER = "failures"
 KEPT = 5
 LOG_LINES = 2000
-# Seconds for each question to a server that may hang.
-ANSWER_TIMEOUT = 3.0
-QUESTIONS = ("props", "slots", "metrics", "v1/models")
 
 
 def keep(place: Place, value: Mapping[str, Any], why: str) -> str:
@@ -44,38 +41,18 @@ def keep(place: Place, value: Mapping[str, Any], why: str) -> str:
 
 
 def collect(place: Place, value: Mapping[str, Any], why: str) -> dict[str, bytes]:
-    """Content by file name: the failure in words, the launch, the runner's account, the log, what the server answers,
-    and the GPUs. What cannot be had is left out.
+    """Content by file name: the failure in words, what was started, the runner's account, the log, what the server
+    answers, and the GPUs.
     """
     launch = value["launch"]
-    found = {
-        "failure.txt": why + "\n",
-        "launch.json": _json(launch),
-        "running.json": _json(observe.account(place)),
-        "llama-server.log": _log(place, value),
-        "gpus.json": _gpus(),
-    }
-    key = runner.read_key(launch["api_key_file"])
-    if runner.health(launch["url"], ANSWER_TIMEOUT) is not None:
-        line = runner.Line(launch["url"], key)
-        for question in QUESTIONS:
-            status, body = line.ask(f"/{question}")
-            found[f"{question.replace('/', '-')}.txt"] = f"HTTP {status}\n{body.decode('utf-8', 'replace')}\n"
-        line.close()
-    return {name: text.encode() for name, text in found.items() if text}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _log(place: Place, value: Mapping[str, Any]) -> str:
     lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
-    return "".join(f"{line}\n" for line in lines)
+    key, account = runner.read_key(launch["api_key_file"]), observe.account(place)
+    found = evidence.collect(launch["url"], key, lines, launch["argv"], account, _gpus())
+    return {"failure.txt": f"{why}\n".encode(), **found}
 
 
-def _gpus() -> str:
+def _gpus() -> Any:
     try:
-        return _json(gpu.as_dict(gpu.read()))
+        return gpu.as_dict(gpu.read())
     except gpu.NvmlUnavailable as error:
-        return f"{error}\n" if not error.no_gpu else ""
+        return str(error)

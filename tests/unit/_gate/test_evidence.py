@@ -68,7 +68,7 @@ def test_explain() -> None:
 
 
 ARGV = ["apptainer", "exec", "--env", "HF_TOKEN=hf_1=2", "--env", "CUDA_VISIBLE_DEVICES=0", "x.sif", "llama-server"]
-NAMES = {"log.txt", "argv.json", "running.json", "gpus.json", *evidence.QUESTIONS}
+NAMES = {"llama-server.log", "argv.json", "running.json", "gpus.json", *evidence.QUESTIONS}
 
 
 def test_what_is_kept_of_a_server_that_still_answers(server: Server) -> None:
@@ -78,7 +78,7 @@ def test_what_is_kept_of_a_server_that_still_answers(server: Server) -> None:
     account = {"launch": "abc", "exit": {"status": 1}}
     files = evidence.collect(server.url, "secret", ["one secret", "two"], ARGV, account, [{"index": 0}])
     assert set(files) == NAMES
-    assert files["log.txt"] == b"one (hidden)\ntwo\n"
+    assert files["llama-server.log"] == b"one (hidden)\ntwo\n"
     assert json.loads(files["props.json"]) == PROPS
     assert json.loads(files["running.json"]) == account
     assert json.loads(files["gpus.json"]) == [{"index": 0}]

@@ -163,7 +163,7 @@ def test_the_evidence_of_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     kept = evidence(tmp_path)
     newest = next(folder for folder in kept if folder.name.endswith(changed["launch"]["id"]))
     assert (newest / "llama-server.log").read_text() == "0.00.100.000 E cudaMalloc failed\n"
-    assert json.loads((newest / "launch.json").read_text())["argv"][0] == "/usr/bin/apptainer"
+    assert json.loads((newest / "argv.json").read_text())[0] == "/usr/bin/apptainer"
     assert "It ended." in (newest / "failure.txt").read_text()
 
 
