@@ -134,6 +134,9 @@ def begin(place: str) -> ProgressFile:
     if path:
         sweep(path)
     progress = ProgressFile(path if path and not is_deferred() else None)
+    if path and not is_deferred():
+        with suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)  # the job's result has the module's arguments
     progress.enter("look", place)
     return progress
 

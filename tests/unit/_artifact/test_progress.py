@@ -142,6 +142,7 @@ class TestBegin:
         begin("/m/a.gguf")
         assert (said(path)["phase"], said(path)["name"]) == ("look", "a.gguf")
         assert not is_deferred()
+        assert path.parent.stat().st_mode & 0o777 == 0o700
 
     def test_finds_the_home_of_its_user(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(path.parent))
