@@ -26,7 +26,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model 
     SeenFile,
     is_at_another_commit,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, origin_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, look, origin_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
@@ -62,6 +62,18 @@ def apply(
     progress = progress or ProgressFile(None)
     progress.expect({wanted.files[index].path: wanted.files[index].size for index in steps.bring})
     try:
+        return _carry_out(wanted, observed, steps, fetch, needs, progress)
+    except ModelError:
+        done = _done_by_another(wanted, steps)
+        if done is None:
+            raise
+        return done
+
+
+def _carry_out(
+    wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, needs: Needs, progress: ProgressFile
+) -> Applied:
+    try:
         if wanted.state == "absent":
             return _remove(observed, steps)
         _check_room(wanted, observed, steps, needs)
@@ -73,6 +85,21 @@ def apply(
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise ModelError(f"The host refused: {error.strerror or error}{where}. What was in place still is.") from error
+
+
+def _done_by_another(wanted: Wanted, steps: Plan) -> Applied | None:
+    """The files in place, where they are what is wanted by now: another run that was at the same was first.
+
+    Runs share what has arrived and need no lock; who is first takes it away from the others.
+    """
+    if not steps.bring or not all(file.sha256 and os.path.isfile(file.path) for file in wanted.files):
+        return None
+    try:
+        files = tuple(look(file.path) for file in wanted.files)
+    except (identity.FileChanged, OSError):
+        return None
+    there = all(seen.sha256 == file.sha256 for seen, file in zip(files, wanted.files))
+    return Applied(files) if there else None
 
 
 def _remove(observed: Observed, steps: Plan) -> Applied:

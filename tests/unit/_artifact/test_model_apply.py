@@ -124,6 +124,30 @@ def test_a_copy_is_whole_recorded_and_alone(path, src, tmp_path):
     assert (found.model["architecture"], found.model["size"]) == ("llama", len(CONTENT))
 
 
+class SlowWeb(Web):
+    """Fails, as another run of the same has taken away what had arrived."""
+
+    def __init__(self, brought):
+        super().__init__()
+        self.brought = brought
+
+    def __call__(self, file, place):
+        run(file.path, Web(m=self.brought), url="https://h/m.gguf", sha256=[digest(self.brought)])
+        raise ModelError("No such file or directory")
+
+
+def test_who_is_overtaken_by_another_run_has_the_file_too(path, tmp_path):
+    found = run(path, SlowWeb(CONTENT), url="https://h/m.gguf", sha256=[digest(CONTENT)])
+    assert (found.model["sha256"], found.model["architecture"]) == (digest(CONTENT), "llama")
+    assert entries(tmp_path / "models") == ["deep/.gguf_model/m.gguf.json", "deep/m.gguf"]
+    assert not run(path, url="https://h/m.gguf", sha256=[digest(CONTENT)]).changed
+
+
+def test_who_is_overtaken_by_another_content_fails_in_its_own_words(path):
+    with pytest.raises(ModelError, match="No such file"):
+        run(path, SlowWeb(OTHER), url="https://h/m.gguf", sha256=[digest(CONTENT)])
+
+
 def test_a_fetched_file_is_whole_recorded_and_alone(path, tmp_path):
     found = run(path, Web(m=CONTENT), url="https://h/m.gguf", sha256=[digest(CONTENT)])
     assert found.changed
