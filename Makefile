@@ -74,8 +74,9 @@ importer: build ## have galaxy-importer judge what was built
 	@python3 tools/fill_venv.py .build/importer requirements/importer.txt
 	@.venv/bin/python tools/build.py --importer .build/importer
 
-bench: setup venv ## a deploy without a change against the same with builtin modules
-	@.venv/bin/python tools/bench.py
+bench: setup venv ## how fast files arrive and deploys pass, side by side with other tools (ROWS="plain tls" for some)
+	@.venv/bin/python tools/bench_artifacts.py $(ROWS)
+	@[ "$(ROWS)" ] || .venv/bin/python tools/bench.py
 
 changelog: venv ## CHANGELOG.md from changelogs/fragments, and from the modules that are new
 	@antsibull-changelog release --update-existing --reload-plugins

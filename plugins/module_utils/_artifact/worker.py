@@ -213,7 +213,7 @@ class Worker(threading.Thread):
         return count, True
 
     def _fill(self, client: Client, answer: Answer, wanted: int, limit: int) -> int:
-        """Read ``wanted`` bytes into the buffer, fewer at the body's end; raises Retry where there is none."""
+        """Read at most ``wanted`` bytes into the buffer; raises Retry where there is none."""
         self._cut = False
         self._reading = (time.monotonic(), answer)
         try:

@@ -419,12 +419,12 @@ class TestSignedAddresses:
         server.faults.add(redirect(sign))
         mirror.faults.add(once)
         resolve = (lambda: (sign(), {})) if resolves else None
-        fetched = pull(tmp_path, Source(server.url, {}, resolve), connections=8)
+        fetched = pull(tmp_path, Source(server.url, {}, resolve), connections=8, chunk=CHUNK // 8)
         assert right(tmp_path)
         assert fetched.bytes_fetched == len(CONTENT)
         # That they are of this kind is soon known; from then on each request costs one address and no refusal.
         refusals = len(mirror.requests) - len(used)
-        assert 0 < refusals <= 8 * source_module.ADDRESSES_ONCE
+        assert 0 < refusals <= 8 * (source_module.ADDRESSES_ONCE + 1)
         assert next(numbers) <= len(used) + 8
 
     def test_an_address_that_is_good_for_many_is_shared(
