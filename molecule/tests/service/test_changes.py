@@ -2,12 +2,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A changed spec: foretold, carried out with one restart, and undone where it does not work."""
 
+import json
 import re
 
 import pytest
 
 REASON = "context_size: 8192 -> 4096"
 ONLY = ("--tags", "llamacpp_instances")
+
+# A client that asks for one stream after the other, and notes curl's exit status and how each answer ended.
+CLIENT = """\
+rm -f /tmp/enough /tmp/answers
+while [ ! -e /tmp/enough ]; do
+  rm -f /tmp/answer
+  curl -sfN -m 120 -o /tmp/answer -H 'Content-Type: application/json' -d "$1" http://127.0.0.1:4403/v1/chat/completions
+  echo "$? $(tail -c 16 /tmp/answer | tr -d '\\n')" >> /tmp/answers
+  sleep 0.05
+done
+"""
+STREAM = {
+    "messages": [{"role": "user", "content": "Count."}],
+    "max_tokens": 20,
+    "ignore_eos": True,
+    "stream": True,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +59,32 @@ def test_one_restart_for_the_reason_foretold(instance, deploy):
     assert command[command.index("-c") + 1] == "4096"
 
 
+def test_a_change_truncates_no_answer(instance, deploy):
+    """Who is served when the change comes is served to the end; who comes between the servers is refused."""
+    instance.host.check_output("nohup setsid sh -c %s client %s > /dev/null 2>&1 & sleep 3", CLIENT, json.dumps(STREAM))
+    done = deploy(*ONLY, context_size=8192)
+    instance.host.check_output("touch /tmp/enough; sleep 3")
+
+    assert (done.changed, done.failed) == (1, 0), done.output
+    assert "had to be cut" not in done.output
+    answers = [line.partition(" ")[::2] for line in instance.host.check_output("cat /tmp/answers").splitlines()]
+    whole = [end for status, end in answers if status == "0"]
+    assert len(whole) > 1
+    assert all(end.endswith("data: [DONE]") for end in whole), answers
+    # 7: refused; 22: it is loading the model (503).
+    assert {status for status, dummy in answers} <= {"0", "7", "22"}, answers
+
+
+def test_another_drain_timeout_restarts_nothing(instance, deploy):
+    pid = instance.pid()
+
+    done = deploy("-v", *ONLY, drain_timeout=61)
+
+    assert (done.changed, done.failed) == (1, 0), done.output
+    assert "drain_timeout: 60 -> 61" in done.output
+    assert instance.pid() == pid
+
+
 def test_what_fails_at_load_is_undone_and_explained(instance, deploy):
     """The option is one that the parser takes and that the load does not survive."""
     before = instance.command(instance.pid())
@@ -53,3 +97,14 @@ def test_what_fails_at_load_is_undone_and_explained(instance, deploy):
     assert "Traceback" not in failed.output
     assert instance.command(instance.pid()) == before
     assert instance.health() == 200
+    (folder,) = set(re.findall(r"The evidence is in (\S+)\.", failed.output))
+    assert "nowhere.gguf" in instance.host.check_output("cat %s", f"{folder}/llama-server.log")
+    assert "nowhere.gguf" in instance.host.check_output("cat %s", f"{folder}/launch.json")
+
+
+def test_without_rollback_what_fails_is_stopped(instance, deploy):
+    failed = deploy(*ONLY, args=["--jinja", "--mmproj /models/nowhere.gguf"], rollback=False)
+
+    assert failed.failed == 1, failed.output
+    assert "It is stopped and does not start at boot, because rollback is off." in failed.output
+    assert instance.pids() == []

@@ -48,6 +48,7 @@ EXTEND_USEC = 60_000_000  # how much more time each look at a loading server ask
 SECOND_TERM = 5.0  # s after the first TERM: with a client still connected, llama-server leaves only at the second
 GRACE = 10.0  # s between TERM and KILL, and between KILL and giving up, for what a former run left
 SWEEP_GRACE = 2.0  # s for the container's FUSE helpers to leave by themselves after the server
+LEAVING_EVERY = 0.02  # s between two looks at processes that are to end
 FAILED_START_PAUSE = 10.0  # s, see Runner.pause
 KNOCK = 0.5  # s for a server to take a connection
 DRAIN_EVERY = 0.05  # s between two looks at the connections while the last requests end
@@ -447,7 +448,7 @@ class Runner:
             if time.monotonic() >= deadline:
                 self.log.mark(f"killing {what}: pid {left}")
                 send(left, signal.SIGKILL)
-            self.wait(0.1)
+            self.wait(LEAVING_EVERY)
             left = find()
 
     def clear(self) -> None:

@@ -70,7 +70,11 @@ def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], for
             old = former or place
             old.manager.remove(observe.unit(old, spec))
         elif step.kind == "remove":
-            shutil.rmtree(place.folder)
+            # In one go, so that a run which is cut off does not leave a folder that no record explains.
+            gone = os.path.join(place.home, f".{place.name}.removed")
+            shutil.rmtree(gone, ignore_errors=True)
+            os.rename(place.folder, gone)
+            shutil.rmtree(gone)
     if plan.kinds(steps) & {"make_folder", "write", "record"}:
         share(place, spec["user"])
     return warnings

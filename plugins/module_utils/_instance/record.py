@@ -112,7 +112,8 @@ def names(home: str) -> list[str]:
         entries = sorted(os.listdir(home))
     except OSError:
         return []
-    return [entry for entry in entries if os.path.isfile(path(os.path.join(home, entry)))]
+    # What begins with a dot is the rest of a removal that was cut off.
+    return [entry for entry in entries if entry[0] != "." and os.path.isfile(path(os.path.join(home, entry)))]
 
 
 def others(home: str, name: str) -> dict[str, dict[str, Any]]:

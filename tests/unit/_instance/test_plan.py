@@ -131,6 +131,51 @@ def test_the_way_back_to_a_release_from_before_the_option_existed() -> None:
     assert (step.kind, step.why) == ("record", "drain_timeout: 60 -> not set")
 
 
+def cut_off(state: str, want: plan.Wanted, seen: plan.Observed, steps: list[plan.Step]) -> list[plan.Observed]:
+    """Every host that a run can leave which ends somewhere in the middle of these steps."""
+    left = [carried_out(state, want, seen, steps[:count]) for count in range(len(steps) + 1)]
+    if steps and steps[-1].kind == "start":
+        # Between stop and start, and between start and proof.
+        stopped = replace(left[-2], unit=replace(left[-2].unit, active=False), running_launch=None, former_active=False)
+        unproven = replace(stopped, unit=replace(stopped.unit, active=True), running_launch=want.record["launch"]["id"])
+        left += [stopped, unproven]
+    return left
+
+
+def after_power_cut(seen: plan.Observed) -> plan.Observed:
+    """The same host after it has booted again: what is enabled runs, as its record says."""
+    up = seen.unit.enabled and seen.record is not None
+    launch = seen.record["launch"]["id"] if up and seen.record else None
+    return replace(seen, unit=replace(seen.unit, active=up), running_launch=launch, former_active=False)
+
+
+@pytest.mark.parametrize("state", ["started", "present", "stopped", "absent"])
+def test_a_run_that_was_cut_off_anywhere_is_made_good_by_the_next(state: str) -> None:
+    want, tried = wanted(), 0
+    for seen in HOSTS:
+        try:
+            steps = decide(state, want, seen)
+        except Refusal:
+            continue
+        for half in cut_off(state, want, seen, steps):
+            for there in (half, after_power_cut(half)):
+                try:
+                    rest = decide(state, want, there)
+                except Refusal:
+                    # present stops nothing, so it refused before the cut too, but for a unit that the boot has started.
+                    assert state == "present"
+                    continue
+                after = carried_out(state, want, there, rest)
+                assert decide(state, want, after) == [], (seen, steps, there, rest)
+                tried += 1
+                if state == "started":
+                    assert after.active and after.unit.enabled
+                    assert after.running_launch == want.record["launch"]["id"]
+                    assert after.record and after.record["release"]["launch"] == want.record["launch"]
+                    assert all(after.files[path] == content for path, content in want.files.items())
+    assert tried > len(HOSTS)
+
+
 @pytest.mark.parametrize("state", ["started", "restarted"])
 def test_a_started_instance_runs_is_proven_and_starts_at_boot(state: str) -> None:
     want = wanted()

@@ -14,7 +14,7 @@ import xmlrpc.client
 from typing import Any
 
 TIMEOUT = 30.0  # s for an answer; nothing is asked that supervisord has to wait for
-EVERY = 0.05  # s between two questions; each has supervisord look after its children, which it does once a second else
+EVERY = 0.02  # s between two questions; each has supervisord look after its children, which it does once a second else
 ACTIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
 # Fault codes.
 SHUTDOWN_STATE, BAD_NAME, ALREADY_STARTED, NOT_RUNNING = 6, 10, 60, 70

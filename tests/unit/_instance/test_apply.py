@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steps on a real folder: what is removed goes in one go, and what a stop has cut is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, plan, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.test_prove import Fake, place
+
+NAME = "4403-glm-4.7-flash-q4"
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Place:
+    (tmp_path / NAME).mkdir()
+    record.write(str(tmp_path / NAME), a_record())
+    return place(tmp_path, Fake())
+
+
+def steps(kind: str) -> list[plan.Step]:
+    return [plan.Step("x", "y", kind)]
+
+
+def test_a_removal_that_was_cut_off_is_made_good_by_the_next(tmp_path: Path, there: Place) -> None:
+    (tmp_path / f".{NAME}.removed").mkdir()
+    (tmp_path / f".{NAME}.removed/instance.json").touch()
+    apply.carry_out(there, steps("remove"), a_record())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_long_as_the_folder_is_there_its_record_is(
+    tmp_path: Path, there: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: str, **options: Any) -> None:
+        if Path(path).exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(apply.shutil, "rmtree", cut)
+    with pytest.raises(KeyboardInterrupt):
+        apply.carry_out(there, steps("remove"), a_record())
+    assert not (tmp_path / NAME).exists()
+    assert record.names(str(tmp_path)) == []
+
+
+def test_a_stop_tells_what_it_has_cut(tmp_path: Path, there: Place) -> None:
+    (tmp_path / NAME / "running.json").write_text(json.dumps({"cut": 3}))
+    (said,) = apply.carry_out(there, steps("stop"), a_record())
+    assert said.startswith("3 requests were still running after 60 s")
