@@ -138,12 +138,6 @@ def user_problems(manager: str, user: str) -> list[str]:
     return []
 
 
-def argument_problems(spec: Spec, argv: Sequence[str], run: Run) -> list[str]:
-    """What is wrong with the command line, by what the image's llama-server says; nothing is remembered."""
-    said = image_says.look(argv, spec.image, run, home="", sha256=None, remember=False)
-    return _arguments(spec, argv, said, run)[0]
-
-
 def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tuple[list[str], list[str]]:
     """Problems and warnings of the command line: what can be seen in the image's help, then what its parser says."""
     server = argv.index(spec.image) + 1

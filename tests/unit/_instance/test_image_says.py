@@ -108,6 +108,7 @@ def test_a_help_that_is_none(home: Path) -> None:
         ("0.7.0 (build 11669, commit Debian)", 11669),
         ("0.7.0 build 11669", 11669),
         ("11434", 11434),
+        ("b11434-7e4c0a9", 11434),
         ("0.3.0 (abcdef1)", None),
         (None, None),
     ],

@@ -19,29 +19,6 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_buil
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_launch, a_record, a_spec
 
-LINE = a_launch()["argv"]
-
-
-def test_the_command_line_alone() -> None:
-    image = Image()
-    assert preflight.argument_problems(a_spec(), LINE, image) == []
-    assert image.lines == [["timeout", "-k", "5", "60", *LINE, "--completion-bash"]]
-    (problem,) = preflight.argument_problems(a_spec(), [*LINE, "--tempp", "1"], image)
-    assert problem == "args: unknown option --tempp, did you mean --temp?"
-    assert image.lines[1] == image.lines[0]  # it was not asked about what is known to be wrong
-
-
-def test_a_server_that_does_not_even_print_its_help() -> None:
-    (problem,) = preflight.argument_problems(a_spec(), LINE, Image(help_code=127))
-    assert problem.endswith("refuses its command line: it does not start. Correct it.")
-
-
-def test_a_help_that_cannot_be_read_leaves_it_to_the_parser() -> None:
-    image = Image((1, 'error while handling argument "--temp": stof\n'), (0, ""), text="nothing")
-    (problem,) = preflight.argument_problems(a_spec(), LINE, image)
-    assert problem.startswith("args: llama-server refuses '--temp 1.0': a number is expected.")
-    assert len(image.lines) == 2
-
 
 def test_a_user_that_is_not_there() -> None:
     (problem,) = preflight.user_problems("systemd", "nobody-at-all")
@@ -169,3 +146,23 @@ def test_the_model_is_read_where_it_is_there(home: str, tmp_path: Path) -> None:
     assert "more than the 4096 tokens" in check(home, Image(), model=str(model)).warnings[0]
     model.write_bytes(b"no model")
     assert check(home, Image(), model=str(model)).warnings == []
+
+
+def test_a_server_that_does_not_even_print_its_help(home: str) -> None:
+    (problem,) = check(home, Image(help_code=127)).problems
+    assert problem.endswith("refuses its command line: it does not start. Correct it.")
+
+
+def test_a_help_that_cannot_be_read_leaves_it_to_the_parser(home: str) -> None:
+    image = Image((1, 'error while handling argument "--temp": stof\n'), (0, ""), text="nothing")
+    (problem,) = check(home, image, args=["--temp 1.0"]).problems
+    assert problem.startswith("args: llama-server refuses '--temp 1.0': a number is expected.")
+    assert len(image.lines) == 2
+
+
+def test_what_is_known_to_be_wrong_is_not_asked_about(home: str) -> None:
+    image = Image()
+    check(home, image, args=["--tempp 1", "--top-k 4"], env={"LLAMA_ARG_TOP_KK": "1"})
+    (line,) = image.lines
+    assert line[-3:] == ["--top-k", "4", "--completion-bash"]
+    assert "LLAMA_ARG_TOP_KK=1" not in line
