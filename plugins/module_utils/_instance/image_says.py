@@ -34,7 +34,7 @@ RUNTIME_FAILED = 255
 MODEL = "--model"
 VERSION = re.compile(r"^version: *(.+?) *$", re.MULTILINE)
 # llama.cpp says "10434 (7e4c0a9)", or "0.7.0 (build 11669, commit ...)" where a packager gave it another number.
-BUILD = re.compile(r"\bbuild (\d+)|^(\d+)(?= |$)")
+BUILD = re.compile(r"\bbuild (\d+)|^b?(\d+)(?= |-|$)")
 CUDA_SCRIPT = (
     'echo "version=$CUDA_VERSION"; echo "require=$NVIDIA_REQUIRE_CUDA"; echo "libraries=$LD_LIBRARY_PATH"; '
     'echo "folder=$(readlink -f /usr/local/cuda)"'
