@@ -42,7 +42,8 @@ def hold(path: str, what: str, timeout: float) -> Iterator[None]:
         finally:
             if handle is not None:
                 # Before it is let go of, so that nobody takes a lock on a file which is about to vanish.
-                os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
                 os.close(handle)
     finally:
         if made:

@@ -600,7 +600,7 @@ class Runner:
         if not shut:
             self.log.mark("the server's door cannot be shut, so it takes new requests until it is idle")
         pause = SLOTS_FIRST if shut else DRAIN_EVERY
-        look = begin + pause
+        look, tell = begin + pause, begin
         while self.status is None:
             idle = slots == 0 and not shut
             others = taken(url) - (line.connection is not None)
@@ -614,7 +614,10 @@ class Runner:
             if idle or (others <= 0 and not slots):
                 break
             busy = slots or max(others, 1)
-            self.notify(f"STATUS=stopping, waiting for {busy} request(s)")
+            if time.monotonic() >= tell:
+                # The watchdog, too: nobody is asked any more whether the server works, and the drain is bounded.
+                self.notify("WATCHDOG=1", f"STATUS=stopping, waiting for {busy} request(s)")
+                tell = time.monotonic() + 1.0
             if self.wait(DRAIN_EVERY) or time.monotonic() - begin > limit:
                 self.log.mark(f"stopping with {busy} request(s) unfinished after {time.monotonic() - begin:.0f} s")
                 self.save(cut=busy)
