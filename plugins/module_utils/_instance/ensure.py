@@ -36,6 +36,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observ
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import (
     WHOLE_STATES,
     Spec,
+    can_be_looked_at,
+    canonical,
     check_name,
     parse,
 )
@@ -110,15 +112,21 @@ def ensure(request: Request) -> dict[str, Any]:
 
 
 def _parse(request: Request) -> Spec:
-    """The spec; raises Refusal with every problem of it and of the gate."""
+    """The spec; raises Refusal with every problem of it, of the gate, and of the host where that can be asked."""
     problems = gate_options.check(request.params)
     try:
         spec = parse(request.params, request.home)
     except Refusal as refusal:
-        raise Refusal([*refusal.problems, *problems]) from refusal
-    if problems:
-        raise Refusal(problems)
-    return spec
+        problems = [*refusal.problems, *problems]
+    if not problems:
+        return spec
+    if can_be_looked_at(problems):
+        try:
+            network = images.network_of(request.params, lambda: request.library("requests"), request.hide)
+            _decide(_case(request, canonical(request.params, request.home), network))
+        except Refusal as refusal:
+            problems += [problem for problem in refusal.problems if problem not in problems]
+    raise Refusal(problems)
 
 
 def _last(request: Request) -> dict[str, Any] | None:

@@ -32,6 +32,12 @@ LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 # What the home holds beside the instances' folders.
 RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
 
+# Options that can be wrong without hiding what else is: neither a place nor the shape of the command depends on them.
+ASIDE = (
+    *("args", "env", "allow_options", "alias", "context_size", "threads", "min_build", "max_slowdown"),
+    *("gate_prompts", "gate_prompt_tokens", "wait_timeout", "drain_timeout", "lock_timeout"),
+)
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -229,10 +235,9 @@ def _check_places(spec: Spec, home: str) -> list[str]:
     ]
 
 
-def parse(params: Mapping[str, Any], home: str) -> Spec:
-    """The canonical spec of the module's options; raises Refusal with every problem at once."""
-    problems = check(params)
-    spec = Spec(
+def canonical(params: Mapping[str, Any], home: str) -> Spec:
+    """The options in canonical form, whatever is wrong with them."""
+    return Spec(
         name=params["name"],
         image=image_name.path_of(params["image"], home),
         model=params["model"],
@@ -252,8 +257,19 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
         user=params["user"],
         drain_timeout=params["drain_timeout"],
     )
+
+
+def parse(params: Mapping[str, Any], home: str) -> Spec:
+    """The canonical spec of the module's options; raises Refusal with every problem at once."""
+    problems = check(params)
+    spec = canonical(params, home)
     if not check_name(spec.name):
         problems += _check_places(spec, home)
     if problems:
         raise Refusal(problems)
     return spec
+
+
+def can_be_looked_at(problems: Sequence[str]) -> bool:
+    """Whether a spec with these problems still tells where on the host to look for more of them."""
+    return all(problem.split(":")[0] in ASIDE and "NUL byte" not in problem for problem in problems)

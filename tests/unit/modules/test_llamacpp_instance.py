@@ -120,11 +120,12 @@ def test_port_and_arguments_are_refused_together(
     (tmp_path / "a.gguf").write_bytes(gguf_builder.model())
     (tmp_path / "x.sif").write_bytes(bytes(32) + sif.MAGIC)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        changes = {"image": str(tmp_path / "x.sif"), "port": server.getsockname()[1], "args": ["--tempp 1"]}
+        changes = {"image": str(tmp_path / "x.sif"), "port": server.getsockname()[1], "args": ["--tempp 1", "--tools all"]}
         result = run_module(llamacpp_instance, {**options, **changes})
     assert result["failed"]
-    assert f"1. port: {changes['port']} is in use by pid {os.getpid()}" in result["msg"]
-    assert "2. args: unknown option --tempp, did you mean --temp?" in result["msg"]
+    assert "1. args: --tools lets callers" in result["msg"]
+    assert f"2. port: {changes['port']} is in use by pid {os.getpid()}" in result["msg"]
+    assert "3. args: unknown option --tempp, did you mean --temp?" in result["msg"]
     assert not (tmp_path / "home").exists()
 
 
