@@ -4,7 +4,7 @@
 
 Private to gpufleet.llamacpp; may change at any time.
 
-The manager calls ``python3 -I <instance>/runner.py <instance>``. What to start is the key ``launch`` of
+The manager calls ``python3 -IS <instance>/runner.py <instance>``. What to start is the key ``launch`` of
 ``instance.json`` there; what is going on is in ``running.json``. A copy of this file lies beside every instance and
 works without Ansible, so it imports the standard library alone and nothing of the collection.
 
@@ -26,14 +26,11 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
@@ -61,10 +58,6 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h, the same on every architecture; Linux 5.6
 LISTENS, CONNECTED = "0A", ("01", "08")  # states in /proc/net/tcp; 08: the client has said all, and still listens
 LIBC = ctypes.CDLL(None)
-# Never through a proxy, and the certificate of our own server on this host carries some public name if it carries any.
-OPENER = urllib.request.build_opener(
-    urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
-)
 
 
 class ConfigError(Exception):
@@ -114,17 +107,41 @@ def read_key(path: str | None) -> str | None:
     return next((line for line in lines if line and line.isascii() and not line.startswith("#")), None)
 
 
+class Line:
+    """One connection to the server, never through a proxy. In a drain it is the only one: nobody new gets in."""
+
+    def __init__(self, url: str, key: str | None, timeout: float) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self.headers = {"Authorization": "Bearer " + key} if key else {}
+        self.connection: http.client.HTTPConnection | None
+        self.connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+
+    def ask(self, path: str) -> tuple[int | None, bytes]:
+        """HTTP status and body; status None when there is no answer, and from then on."""
+        if self.connection is None:
+            return None, b""
+        try:
+            self.connection.request("GET", path, headers=self.headers)
+            answer = self.connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return None, b""
+
+    def close(self) -> None:
+        """Hang up."""
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
+
+
 def get(url: str, path: str, timeout: float, key: str | None = None) -> tuple[int | None, Any]:
     """HTTP status and JSON value of a GET. Status None: no answer within timeout seconds. Value None: no JSON."""
-    request = urllib.request.Request(url.rstrip("/") + path, headers={"Authorization": "Bearer " + key} if key else {})
+    line = Line(url, key, timeout)
+    status, body = line.ask(path)
+    line.close()
     try:
-        with OPENER.open(request, timeout=timeout) as answer:
-            status, body = answer.status, answer.read()
-        return status, json.loads(body)
-    except urllib.error.HTTPError as error:
-        return error.code, None
-    except (OSError, http.client.HTTPException):
-        return None, None
+        return status, json.loads(body) if status == 200 else None
     except ValueError:
         return status, None
 
@@ -212,38 +229,6 @@ def close_port(url: str, pid: int, door: int) -> None:
         if borrowed >= 0:
             with socket.socket(fileno=borrowed) as listener:
                 listener.shutdown(socket.SHUT_RD)
-
-
-class Line:
-    """One connection for all questions of a drain: behind a shut door nobody gets another."""
-
-    def __init__(self, url: str, key: str | None) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self.headers = {"Authorization": "Bearer " + key} if key else {}
-        self.connection: http.client.HTTPConnection | None
-        if parts.scheme == "https":
-            context = ssl._create_unverified_context()
-            self.connection = http.client.HTTPSConnection(parts.netloc, timeout=PROBE_TIMEOUT, context=context)
-        else:
-            self.connection = http.client.HTTPConnection(parts.netloc, timeout=PROBE_TIMEOUT)
-
-    def ask(self, path: str) -> tuple[int | None, bytes]:
-        """HTTP status and body; status None when there is no answer, and from then on."""
-        if self.connection is None:
-            return None, b""
-        try:
-            self.connection.request("GET", path, headers=self.headers)
-            answer = self.connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
-            self.close()
-            return None, b""
-
-    def close(self) -> None:
-        """Hang up."""
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
 
 
 class Process(NamedTuple):
@@ -594,7 +579,8 @@ class Runner:
         the next request. Whom the server does not tell, goes by the connections alone; idle ones it ends after 5 s.
         With a door that cannot be shut somebody new may come at any time, so there the first idle look has to do.
         """
-        url, begin, line = self.launch.url, time.monotonic(), Line(self.launch.url, self.key)
+        url, begin = self.launch.url, time.monotonic()
+        line = Line(url, self.key, PROBE_TIMEOUT)
         slots = self.in_work(line)  # also sees to it that the line is taken before the door is shut
         shut = shut_door(url, [self.child, *below(self.child)])
         if not shut:
@@ -606,7 +592,7 @@ class Runner:
             others = taken(url) - (line.connection is not None)
             if not idle and (time.monotonic() >= look or (others <= 0 and slots)):
                 if line.connection is None and not shut:
-                    line = Line(url, self.key)
+                    line = Line(url, self.key, PROBE_TIMEOUT)
                 before, slots = slots, self.in_work(line)
                 idle = slots == 0 and (before == 0 or not shut)
                 pause = min(pause * 1.5, SLOTS_LAST) if shut else pause

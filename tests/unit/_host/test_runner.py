@@ -320,7 +320,7 @@ def test_what_is_waited_for(slots: Any, sleeping: bool, working: int | None, tmp
             return answers[path][0], json.dumps(answers[path][1]).encode()
 
     launch = runner.Launch("one", ["x", "--sleep-idle-seconds", "9"], {}, "http://127.0.0.1:1")
-    assert runner.Runner(str(tmp_path), launch).in_work(Line(launch.url, None)) == working
+    assert runner.Runner(str(tmp_path), launch).in_work(Line(launch.url, None, 1)) == working
 
 
 def test_a_second_term_ends_the_drain_and_status_1_of_a_second_term_is_clean(instance: Instance) -> None:
