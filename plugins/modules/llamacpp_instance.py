@@ -30,6 +30,8 @@ options:
     description:
       - V(started) - the instance runs as described and was proven. It is restarted if anything about it changed.
       - V(restarted) - like V(started), and it is restarted in any case.
+      - With one of these two and neither O(model) nor O(port), the instance is the one that the host has already, as it
+        is recorded there. Of the other options that describe it only O(image) is looked at then.
       - V(present) - everything is in place, but nothing is started, stopped or restarted. Whether it starts at boot
         stays as it is; a new one does not.
       - V(stopped) - the instance does not run, and does not start at boot. Its options are not looked at.
@@ -51,7 +53,7 @@ options:
         file; with C(docker://) that of the manifest, and with C(library://) and no O(image_sha256) that of the address.
       - With C(@sha256:<digest>) behind the name, C(oras://) and C(docker://) mean exactly one image. What a tag came to
         is in RV(instance) as C(image.digest).
-      - Required unless O(state) is V(stopped) or V(absent).
+      - Required for an instance that is not on the host yet, or that is to be another one than is recorded.
     type: str
   image_sha256:
     description:
@@ -87,7 +89,7 @@ options:
     description:
       - Absolute path of the GGUF file on the host; of the first part where the model is split.
       - M(gpufleet.llamacpp.gguf_model) brings it there.
-      - Required unless O(state) is V(stopped) or V(absent).
+      - Required for an instance that is not on the host yet, or that is to be another one than is recorded.
     type: path
   alias:
     description:
@@ -101,7 +103,7 @@ options:
   port:
     description:
       - TCP port to listen on (C(--port)), 1 to 65535.
-      - Required unless O(state) is V(stopped) or V(absent).
+      - Required for an instance that is not on the host yet, or that is to be another one than is recorded.
     type: int
   gpus:
     description:
@@ -350,6 +352,11 @@ EXAMPLES = r"""
   check_mode: true
   diff: true
 
+- name: Start it as it is recorded on the host, whatever the inventory says
+  gpufleet.llamacpp.llamacpp_instance:
+    name: smol
+    state: started
+
 - name: Stop it, and keep it stopped over a reboot
   gpufleet.llamacpp.llamacpp_instance:
     name: smol
@@ -390,7 +397,6 @@ instance:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module import run_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import WHOLE_STATES
 
 
 def main() -> None:
@@ -452,7 +458,6 @@ def main() -> None:
     }
     module = AnsibleModule(
         argument_spec=spec,
-        required_if=[("state", state, ("image", "model", "port")) for state in WHOLE_STATES],
         supports_check_mode=True,
     )
     run_module(module)

@@ -16,7 +16,7 @@ description:
 options:
   name:
     description:
-      - Only this instance. By default all of the host's.
+      - Only this instance, by its name or by its port. By default all of the host's.
     type: str
   home:
     description:

@@ -31,6 +31,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import room as rooms
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_name import path_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import MemoryCheck
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import (
@@ -38,7 +39,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec i
     Spec,
     can_be_looked_at,
     canonical,
+    check_image,
     check_name,
+    of_record,
     parse,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal, diff_of, result
@@ -79,11 +82,13 @@ class Request:
 class Case:
     """One request for a whole spec, and where it meets the host: its place, and what is recorded there.
 
-    ``former`` is the place under the recorded manager where that is another one.
+    ``gate`` is how much is to be proven, as it is recorded; ``former`` the place under the recorded manager where that
+    is another one.
     """
 
     request: Request
     spec: Spec
+    gate: Mapping[str, Any]
     image: Image
     place: Place
     former: Place | None
@@ -104,11 +109,33 @@ class Decision:
 def ensure(request: Request) -> dict[str, Any]:
     """Bring the instance to its state; returns the module's result. Raises Refusal and GateFailed, in words."""
     if request.state in WHOLE_STATES:
-        return _with_spec(request, _parse(request))
+        if request.params["model"] is None and request.params["port"] is None:
+            return _with_spec(*_recorded(request))
+        lacking = [key for key in ("image", "model", "port") if request.params[key] is None]
+        if lacking:
+            raise Refusal([f"{key}: it is missing. A new instance needs image, model and port." for key in lacking])
+        return _with_spec(request, _parse(request), gate_options.parse(request.params).as_dict())
     problems = check_name(request.name)
     if problems:
         raise Refusal(problems)
     return _without_spec(request)
+
+
+def _recorded(request: Request) -> tuple[Request, Spec, dict[str, Any]]:
+    """The instance as it is recorded, with no more than another image. Raises Refusal where there is none."""
+    problems = check_name(request.name)
+    last = None if problems else _last(request)
+    if last is None:
+        said = f"name: there is no instance {request.name} in {request.home}. To make one, give image, model and port."
+        raise Refusal(problems or [said])
+    image = request.params["image"]
+    problems = check_image(image, request.image_sha256, request.params["pull"]) if image else []
+    if problems:
+        raise Refusal(problems)
+    spec = of_record(last["spec"])
+    spec = replace(spec, image=path_of(image, request.home)) if image else spec
+    gate = gate_options.from_dict(last.get("gate")).as_dict()
+    return replace(request, params={**request.params, "image": image or spec.image}), spec, gate
 
 
 def _parse(request: Request) -> Spec:
@@ -123,7 +150,7 @@ def _parse(request: Request) -> Spec:
     if can_be_looked_at(problems):
         try:
             network = images.network_of(request.params, lambda: request.library("requests"), request.hide)
-            _decide(_case(request, canonical(request.params, request.home), network))
+            _decide(_case(request, canonical(request.params, request.home), {}, network))
         except Refusal as refusal:
             problems += [problem for problem in refusal.problems if problem not in problems]
     raise Refusal(problems)
@@ -169,9 +196,9 @@ def _without_spec(request: Request) -> dict[str, Any]:
     return result(steps, resource, "instance", diff=diff_of(before, after, name), warnings=warnings)
 
 
-def _with_spec(request: Request, spec: Spec) -> dict[str, Any]:
+def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> dict[str, Any]:
     network = images.network_of(request.params, lambda: request.library("requests"), request.hide)
-    case = _case(request, spec, network)
+    case = _case(request, spec, gate, network)
     decision = _decide(case)
     actions = case.image.actions
     if not request.check:
@@ -188,7 +215,7 @@ def _with_spec(request: Request, spec: Spec) -> dict[str, Any]:
     return result([*actions, *decision.steps], resource, "instance", **more)
 
 
-def _case(request: Request, spec: Spec, network: Network) -> Case:
+def _case(request: Request, spec: Spec, gate: dict[str, Any], network: Network) -> Case:
     """Where the spec meets the host. What "auto" once chose stays: a login setting must not move a running server."""
     last = _last(request)
     place = _place(request, last["manager"] if last and spec.manager == "auto" else spec.manager)
@@ -205,7 +232,7 @@ def _case(request: Request, spec: Spec, network: Network) -> Case:
     )
     image = images.locate(asked)
     former = _place(request, last["manager"]) if last and moves else None
-    return Case(request, replace(spec, image=image.path), image, place, former, last)
+    return Case(request, replace(spec, image=image.path), gate, image, place, former, last)
 
 
 def _decide(case: Case) -> Decision:
@@ -282,7 +309,7 @@ def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
     """Carry the steps out and prove the outcome, except in check mode; returns the instance as it is then."""
     place, steps, last = case.place, decision.steps, case.last
     # How much is proven is no part of the spec: another gate restarts nothing.
-    value = {**decision.want.record, "gate": gate_options.parse(case.request.params).as_dict()}
+    value = {**decision.want.record, "gate": case.gate}
     if case.request.check:
         if last is None:
             return describe.absent(case.spec.name)

@@ -23,12 +23,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python imp
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import control, launch, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.plan import Observed, Wanted
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import DRAIN_TIMEOUT, Spec
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.survey import Survey
 
 LOG = "llama-server.log"
-# Seconds, for what was recorded before it could be chosen.
-DRAIN_TIMEOUT = 60
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ LAYERS = re.compile(r"\d{1,4}|auto|all")
 HOST = re.compile(r"[A-Za-z0-9:\[][A-Za-z0-9.:_\[\]-]*")
 LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
+# Seconds, for what was recorded before it could be chosen.
+DRAIN_TIMEOUT = 60
+
 # What the home holds beside the instances' folders.
 RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
 
@@ -122,7 +125,8 @@ def _check_bind(bind: str) -> list[str]:
     return [f"binds: {bind!r} has to be /on/host:/in/container or /on/host:/in/container:ro, without a comma."]
 
 
-def _check_image(image: str, sha256: str | None, pull: str) -> list[str]:
+def check_image(image: str, sha256: str | None, pull: str) -> list[str]:
+    """Problems of the options that say which image."""
     problems = image_name.problems(image, sha256, pull)
     return (
         problems if image_name.is_address(image) else [*problems, *_check_path("image", image_name.path_of(image, "/"))]
@@ -195,7 +199,7 @@ def check(params: Mapping[str, Any]) -> list[str]:
     """Every problem of the options that can be seen without looking at the host."""
     model, key_file = params["model"], params["api_key_file"]
     problems = check_name(params["name"])
-    problems += _check_image(params["image"], params["image_sha256"], params["pull"])
+    problems += check_image(params["image"], params["image_sha256"], params["pull"])
     for option in ("model", "api_key_file", "server_path"):
         problems += _check_path(option, params[option])
     problems += _check_bound("model", model, os.path.dirname(model))
@@ -268,6 +272,14 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
     if problems:
         raise Refusal(problems)
     return spec
+
+
+def of_record(value: Mapping[str, Any]) -> Spec:
+    """The spec of a record; what its version did not know yet is as the options' defaults are."""
+    known: dict[str, Any] = {"drain_timeout": DRAIN_TIMEOUT, **value}
+    spec: dict[str, Any] = {key: known.get(key) for key in Spec.__dataclass_fields__}
+    lists = {key: tuple(known[key]) for key in ("gpus", "args", "binds")}
+    return Spec(**{**spec, **lists, "env": tuple(sorted(known["env"].items()))})
 
 
 def can_be_looked_at(problems: Sequence[str]) -> bool:

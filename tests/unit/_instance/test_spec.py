@@ -215,3 +215,14 @@ def test_the_canonical_form_survives_json() -> None:
 
 def test_two_ways_to_say_the_same_are_one_spec() -> None:
     assert a_spec(args=["--temp 1.0"], env={"A": "1", "B": "2"}) == a_spec(args=["--temp", "1.0"], env={"B": 2, "A": 1})
+
+
+def test_a_record_gives_the_spec_that_it_was_made_of():
+    whole = a_spec(gpus=[0, 1], args=["--temp 1.0", "-- x"], env={"B": 1, "A": "2"}, binds=["/data:/models"])
+    assert spec.of_record(whole.as_dict()) == whole
+
+
+def test_a_record_from_before_an_option_has_its_default():
+    before = a_spec().as_dict()
+    del before["drain_timeout"]
+    assert spec.of_record(before) == a_spec(drain_timeout=60)

@@ -120,7 +120,11 @@ def test_port_and_arguments_are_refused_together(
     (tmp_path / "a.gguf").write_bytes(gguf_builder.model())
     (tmp_path / "x.sif").write_bytes(bytes(32) + sif.MAGIC)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        changes = {"image": str(tmp_path / "x.sif"), "port": server.getsockname()[1], "args": ["--tempp 1", "--tools all"]}
+        changes = {
+            "image": str(tmp_path / "x.sif"),
+            "port": server.getsockname()[1],
+            "args": ["--tempp 1", "--tools all"],
+        }
         result = run_module(llamacpp_instance, {**options, **changes})
     assert result["failed"]
     assert "1. args: --tools lets callers" in result["msg"]
@@ -130,10 +134,13 @@ def test_port_and_arguments_are_refused_together(
 
 
 @pytest.mark.parametrize("state", ["started", "restarted", "present"])
-def test_a_whole_state_needs_a_whole_spec(run_module: RunModule, options: dict[str, Any], state: str) -> None:
+def test_a_new_instance_needs_a_whole_spec(run_module: RunModule, options: dict[str, Any], state: str) -> None:
     result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": state})
     assert result["failed"]
-    assert "missing: image, model, port" in result["msg"]
+    assert "there is no instance one in" in result["msg"]
+    result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": state, "port": 4403})
+    assert "1. image: it is missing" in result["msg"]
+    assert "2. model: it is missing" in result["msg"]
 
 
 @pytest.mark.parametrize(("state", "name"), [("stopped", "../x"), ("absent", "shared"), ("absent", "..")])

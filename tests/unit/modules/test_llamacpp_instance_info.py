@@ -101,3 +101,18 @@ def test_drift(monkeypatch: pytest.MonkeyPatch) -> None:
         "it runs now and would not start at boot"
     ]
     assert describe.drift(launch, {}, None, manager.UnitState(True)) == []
+
+
+def test_one_by_its_port(run_module: RunModule, home: Path) -> None:
+    value = a_record(name="c", release=False)
+    value["spec"]["port"] = 5001
+    (home / "c").mkdir()
+    record.write(str(home / "c"), value)
+    assert [one["name"] for one in ask(run_module, home, name="5001")] == ["c"]
+    assert [one["name"] for one in ask(run_module, home, name="4403")] == ["a", "b"]
+    assert ask(run_module, home, name="1") == [{"name": "1", "state": "absent"}]
+
+
+def test_a_record_that_cannot_be_read_hinders_no_other(run_module: RunModule, home: Path) -> None:
+    (home / "b" / "instance.json").write_text("{")
+    assert [one["name"] for one in ask(run_module, home, name="4403")] == ["a"]
