@@ -162,6 +162,12 @@ attributes:
     support: full
 requirements:
   - requests (on the host; for O(repo) and O(url) only)
+notes:
+  - While a model is brought, a line for each host tells on standard error how far it is. With a verbosity below zero
+    (C(ANSIBLE_VERBOSITY=-1)), in check mode and with C(no_log) there is none.
+  - It is brought by a job on the host, which a lost connection does not end. The connection is tried again for five
+    minutes; the job then goes on by itself, and the next run uses what has come by then.
+  - With C(async) of its own, the task is left to Ansible, and tells nothing before its end.
 seealso:
   - module: gpufleet.llamacpp.gguf_model_info
   - module: gpufleet.llamacpp.llamacpp_instance
