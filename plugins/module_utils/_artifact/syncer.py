@@ -17,7 +17,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces
 
 # What is not claimed yet is fetched again after a kill. A disk that is slower than the line slows the line down when
 # that is this much for each connection; it would have to be waited for at the end anyway.
-UNCLAIMED = 4 << 20
+UNCLAIMED = 3 << 20
 # A sync begins when this part of the limit is written, or when the oldest byte waits for these seconds.
 BATCH = 4
 SECONDS = 1.0
