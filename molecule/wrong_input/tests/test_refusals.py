@@ -33,9 +33,38 @@ INSTANCE = {
     ),
     "a port of somebody else's process": ({"port": 4405}, ["port: 4405", "of user root", "choose another port"]),
     "a port of another instance": ({"port": 4406}, ["port: 4406", "the instance neighbour", "Choose another"]),
-    "an unknown option": ({"args": ["--temperatur 1.0"]}, ["'--temperatur'", "Did you mean --temperature?"]),
-    "an option without its value": ({"args": ["--temp", "--jinja"]}, ["--temp", "Correct it"]),
-    "a value that the option refuses": ({"args": ["--temp warm"]}, ["--temp"]),
+    "a port that needs root": ({"port": 443}, ["port: 443", "1024 and above"]),
+    "an address of another host": ({"host": "192.0.2.1"}, ["host: ", "192.0.2.1", "0.0.0.0 for all"]),
+    "an unknown option": ({"args": ["--temperatur 1.0"]}, ["--temperatur,", "did you mean --temperature?"]),
+    "an unknown option of ours": (
+        {"args": ["--ctx-sise 4096"]},
+        ["--ctx-sise", "did you mean --ctx-size?", "the option context_size"],
+    ),
+    "an option that is gone": ({"args": ["--no-mmap"]}, ["--no-mmap is gone", "'--load-mode none'"]),
+    "a long dash": ({"args": ["\u2014temp 1.0"]}, ["long dash", "Write '--temp 1.0'"]),
+    "an option without its value": ({"args": ["--temp", "--jinja"]}, ["--temp needs a value", "--jinja follows"]),
+    "a value for a flag": ({"args": ["--jinja true"]}, ["'true'", "--jinja before it takes no value"]),
+    "a value that the option refuses": ({"args": ["--temp warm"]}, ["--temp 'warm'", "a number, such as"]),
+    "a number with a letter": ({"args": ["--top-k 40x"]}, ["--top-k '40x'", "a whole number"]),
+    "a word that is none of the few": ({"args": ["--split-mode rows"]}, ["'rows'", "one of none, layer, row"]),
+    "a word that only the server knows": ({"args": ["--load-mode fast"]}, ["'--load-mode fast'", "mmap+mlock"]),
+    "a file that is not in the container": (
+        {"args": ["--chat-template-file /home/operator/x.jinja"]},
+        ["/home/operator/x.jinja", "inside the container"],
+    ),
+    "an option that opens the host": ({"args": ["--tools all"]}, ["--tools lets callers", "into allow_options"]),
+    "a variable that opens the host": ({"env": {"LLAMA_ARG_TOOLS": "all"}}, ["LLAMA_ARG_TOOLS", "into allow_options"]),
+    "an unknown variable": ({"env": {"LLAMA_ARG_TOP_KK": "1"}}, ["LLAMA_ARG_TOP_KK", "did you mean LLAMA_ARG_TOP_K?"]),
+    "a variable that a flag ignores": (
+        {"env": {"LLAMA_ARG_ENDPOINT_METRICS": "TRUE"}},
+        ["LLAMA_ARG_ENDPOINT_METRICS=TRUE", "lower case"],
+    ),
+    "a build that the image has not": ({"min_build": 999999}, [IMAGE, "min_build:", "999999 or later", "newer image"]),
+    "a server that is not in the image": ({"server_path": "/opt/llama-server"}, ["/opt/llama-server", IMAGE]),
+    "arguments and variables at once": (
+        {"args": ["--temperatur 1", "--top-k 4x", "--load-mode fast", "-ctk q9"], "env": {"LLAMA_ARG_X": "1"}},
+        ["5 problems", "--temperatur,", "'4x'", "'--load-mode fast'", "'q9'", "LLAMA_ARG_X"],
+    ),
     "an option that has its own place": ({"args": ["--port 1"]}, ["--port", "say it there"]),
     "a key in the process list": ({"args": ["--api-key secret"]}, ["--api-key", "api_key_file"]),
     "a key file that is not there": ({"api_key_file": "/home/operator/no.keys"}, ["/home/operator/no.keys"]),
@@ -60,7 +89,34 @@ MODELS = {
 
 
 # What check mode has to see too; a file that is not there is none of it, because an earlier task may bring that.
-FORETOLD = ["a truncated model", "a port of the operator's own process", "an unknown option", "an empty key file"]
+FORETOLD = [
+    "a truncated model",
+    "a port of the operator's own process",
+    "an empty key file",
+    "an unknown option",
+    "a word that only the server knows",
+    "an option that opens the host",
+    "a build that the image has not",
+]
+
+# What is done, and told; which options say so, and what the warning has to hold.
+TOLD = {
+    "a context beyond the model's": (
+        {"context_size": 16384},
+        ["context_size: 16384 is more than the 8192 tokens that the model was trained with"],
+    ),
+    "slots that divide the context": (
+        {"args": ["--parallel 4"]},
+        ["--parallel 4 divides the context", "Add --kv-unified"],
+    ),
+    "an option said twice": ({"args": ["--top-k 4", "--top_k 5"]}, ["'--top-k 4' and '--top_k 5' are one option"]),
+    "a variable without effect": (
+        {"args": ["--top-k 4"], "env": {"LLAMA_ARG_TOP_K": "5"}},
+        ["LLAMA_ARG_TOP_K=5 has no effect, because --top-k 4"],
+    ),
+    "a server for everybody": ({"host": "0.0.0.0"}, ["host: 0.0.0.0 without api_key_file"]),
+    "a fit that fits nothing": ({"gpu_layers": "99", "args": ["--fit on"]}, ["--fit on only warns"]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +141,7 @@ def answers(wrong_things, instance, tasks):
     """The answer to every wrong input, and the state of the host before and after all of them."""
     calls = {what: ("llamacpp_instance", {**wrong_things, **INSTANCE[what][0]}, False) for what in INSTANCE}
     calls.update({f"{what}, in check mode": (*calls[what][:2], True) for what in FORETOLD})
+    calls.update({what: ("llamacpp_instance", {**wrong_things, **TOLD[what][0]}, True) for what in TOLD})
     calls.update({what: ("gguf_model", MODELS[what][0], False) for what in MODELS})
     before = (instance.pid(), instance.snapshot())
     given = dict(zip(calls, tasks(calls.values()), strict=True))
@@ -107,6 +164,13 @@ def test_an_instance_is_refused(answers, what):
 @pytest.mark.parametrize("what", FORETOLD)
 def test_check_mode_refuses_the_same(answers, what):
     complain(answers[f"{what}, in check mode"], INSTANCE[what][1])
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_means_something_else_is_told(answers, what):
+    said = " ".join(answers[what]["warnings"])
+    assert not answers[what].get("failed") and answers[what]["changed"], answers[what]
+    assert [word for word in TOLD[what][1] if word not in said] == [], said
 
 
 @pytest.mark.parametrize("what", MODELS)
