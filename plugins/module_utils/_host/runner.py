@@ -48,7 +48,7 @@ SWEEP_GRACE = 2.0  # s for the container's FUSE helpers to leave by themselves a
 LEAVING_EVERY = 0.02  # s between two looks at processes that are to end
 FAILED_START_PAUSE = 10.0  # s, see Runner.pause
 KNOCK = 0.5  # s for a server to take a connection
-DRAIN_EVERY = 0.05  # s between two looks at the connections while the last requests end
+DRAIN_EVERY = 0.02  # s between two looks at the connections while the last requests end
 SLOTS_FIRST, SLOTS_LAST = 0.3, 4.0  # s between two looks at the slots then; an idle connection lives for 5 s
 STOP_SLACK = 45  # s on top of drain and stop, after which a runner that hangs in its own stop is killed
 
