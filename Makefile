@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 TESTS := lint types sanity unit build molecule
 
 help: ## show this page
@@ -65,8 +66,11 @@ unit: venv ## unit tests, on the oldest and the newest ansible-core here
 build: venv ## build the collection into .build/ and look into it
 	@.venv/bin/python tools/build.py
 
-molecule: setup venv ## scenarios on the lab's hosts
-	@LAB=molecule molecule test --all
+molecule: setup venv ## scenarios on the lab's hosts, two at a time, each on hosts of its own
+	@$(MAKE) -k -j2 --output-sync=target $(SCENARIOS:%=molecule-%)
+
+molecule-%:
+	@printf '\n== scenario %s\n' $*; LAB=molecule-$* MOLECULE_COMMAND_BORDERS=0 molecule test -s $*
 
 ##@ More
 
@@ -94,7 +98,7 @@ venv: link ## make .venv with everything that checks the collection
 	@python3 tools/fill_venv.py .venv requirements/dev.txt
 
 clean: ## take all hosts away, and remove everything that was made here
-	@LAB=molecule tests/lab/lab down; LAB=bench tests/lab/lab down; tests/lab/lab down
+	@for lab in $(SCENARIOS:%=molecule-%) bench; do LAB=$$lab tests/lab/lab down; done; tests/lab/lab down
 	@rm -rf .build .venv .collections .lab .ruff_cache
 
 .PHONY: help link setup venv demo down test $(TESTS) format bench importer changelog lab clean
