@@ -30,6 +30,7 @@ extensions = ["myst_parser", "sphinx_antsibull_ext"]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "72rem", "sidebar_width": "16rem", "sidebar_collapse": True}
 html_copy_source = False
+smartquotes = False
 myst_heading_anchors = 4
 """
 # The reference points at pages of Ansible's documentation, which is not built here. It finds these instead.

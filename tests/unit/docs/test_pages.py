@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pages for people: no link of them is dead, and what they say of causes is what the gate says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import causes
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import Cause
+
+ROOT = Path(__file__).resolve().parents[3]
+REPOSITORY = "https://github.com/gpufleet/llamacpp/blob/main/"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "molecule/README.md", "tests/lab/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "roles").glob("*/README.md")),
+]
+CODE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
+
+
+def targets(page: Path) -> list[str]:
+    """Where the links of a page lead, without those in its code blocks."""
+    return re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text(encoding="utf-8")))
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of the page's headings, as GitHub and myst-parser make them."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_is_dead(page: Path) -> None:
+    dead = []
+    for target in targets(page):
+        here = target.replace(REPOSITORY, f"{ROOT}/")
+        if "://" in here:
+            continue
+        path, dummy, anchor = here.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            dead.append(target)
+    assert dead == []
+
+
+def test_every_page_is_named_by_the_first() -> None:
+    named = {(ROOT / "docs" / target).resolve() for target in targets(ROOT / "docs/index.md")}
+    assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - named == {ROOT / "docs/index.md"}
+
+
+@pytest.mark.parametrize(
+    "cause", [*causes.CAUSES, causes.OOM, causes.XID, *causes.STATUSES.values()], ids=lambda cause: cause.name
+)
+def test_every_cause_stands_in_troubleshooting(cause: Cause) -> None:
+    """Its sentence, with … for what is found, and its remedy, in one row."""
+    said = re.sub(r"(\{\w+\})+", "…", cause.says.replace("{xid}", ""))
+    assert f"| {said} | {cause.remedy} |\n" in (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
