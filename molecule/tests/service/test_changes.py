@@ -99,7 +99,7 @@ def test_what_fails_at_load_is_undone_and_explained(instance, deploy):
     assert instance.health() == 200
     (folder,) = set(re.findall(r"The evidence is in (\S+)\.", failed.output))
     assert "nowhere.gguf" in instance.host.check_output("cat %s", f"{folder}/llama-server.log")
-    assert "nowhere.gguf" in instance.host.check_output("cat %s", f"{folder}/launch.json")
+    assert "nowhere.gguf" in instance.host.check_output("cat %s", f"{folder}/argv.json")
 
 
 def test_without_rollback_what_fails_is_stopped(instance, deploy):

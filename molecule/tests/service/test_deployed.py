@@ -43,10 +43,12 @@ def test_the_server_runs_as_the_right_user_and_listens(site, instance, host):
 
 
 def test_it_is_given_its_gpus(instance, host):
-    """The management path, not CUDA: the variable that CUDA would read, and the fake driver's list of processes."""
+    """The management path, not CUDA: the variable that CUDA would read. The GPUs and their UUIDs are a fake driver's."""
     environment = host.check_output(f"tr '\\0' '\\n' < /proc/{instance.pid()}/environ").splitlines()
 
-    assert "CUDA_VISIBLE_DEVICES=0,1,2,3" in environment
+    uuids = instance.record()["launch"]["gpus"]
+    assert len(uuids) == 4
+    assert f"CUDA_VISIBLE_DEVICES={','.join(uuids)}" in environment
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in environment
     assert not [line for line in environment if line.startswith("LLAMA_")]
 
