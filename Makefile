@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
-TESTS := lint types sanity unit build molecule
+TESTS := lint types sanity unit build docs molecule tutorial
 
 help: ## show this page
 	@bold=; plain=; if [ -t 1 ]; then bold=$$'\e[1m'; plain=$$'\e[0m'; fi; \
@@ -66,11 +66,18 @@ unit: venv ## unit tests, on the oldest and the newest ansible-core here
 build: venv ## build the collection into .build/ and look into it
 	@.venv/bin/python tools/build.py
 
+docs: venv ## the pages and the reference as one site in .build/docs; no link is dead, no warning
+	@python3 tools/fill_venv.py .venv requirements/docs.txt
+	@.venv/bin/python tools/docs.py
+
 molecule: setup venv ## scenarios on the lab's hosts, two at a time, each on hosts of its own
 	@$(MAKE) -k -j2 --output-sync=target $(SCENARIOS:%=molecule-%)
 
 molecule-%:
 	@printf '\n== scenario %s\n' $*; LAB=molecule-$* MOLECULE_COMMAND_BORDERS=0 molecule test -s $*
+
+tutorial: setup build ## do what README and tutorial say, every command block, on hosts of the lab
+	@.venv/bin/python tools/read_along.py
 
 ##@ More
 

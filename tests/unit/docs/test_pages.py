@@ -23,7 +23,8 @@ CODE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
 
 def targets(page: Path) -> list[str]:
     """Where the links of a page lead, without those in its code blocks."""
-    return re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text(encoding="utf-8")))
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
