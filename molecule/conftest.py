@@ -58,6 +58,8 @@ SITES = {
     "default": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "systemd": Site("root", "/opt/llamacpp", "systemd", "llamacpp"),
     "systemd_user": Site("operator", "/home/operator/llamacpp", "systemd_user", "operator"),
+    "artifacts": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+    "faults": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "wrong_input": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
 }
 
@@ -189,20 +191,32 @@ def instance(site: Site, host: Host, connect: Callable[[str], Host]) -> Instance
 
 
 @pytest.fixture(scope="session")
-def deploy(site: Site) -> Callable[..., Deployed]:
-    """Run deploy-4403.yml with the lab's settings and what a test wants differently."""
+def begin(site: Site) -> Callable[..., subprocess.Popen[str]]:
+    """Begin to run deploy-4403.yml with the lab's settings and what a test wants differently; do not wait for it."""
 
-    def run(*words: str, **settings: Any) -> Deployed:
+    def run(*words: str, **settings: Any) -> subprocess.Popen[str]:
         variables = yaml.safe_load((INVENTORY / "group_vars/lab.yml").read_text())
         overrides = variables["llamacpp_instance_overrides"]
         overrides[NAME].update(settings)
         extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides}
         argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-l", HOST, "-e", json.dumps(extra), *words, PLAYBOOK]
-        done = subprocess.run(argv, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
-        output = done.stdout + done.stderr
-        recap = re.search(r"changed=(\d+).*failed=(\d+)", done.stdout)
+        return subprocess.Popen(
+            argv, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def deploy(begin: Callable[..., subprocess.Popen[str]]) -> Callable[..., Deployed]:
+    """The same, and wait for it."""
+
+    def run(*words: str, **settings: Any) -> Deployed:
+        with begin(*words, **settings) as running:
+            output = running.communicate()[0]
+        recap = re.search(r"changed=(\d+).*failed=(\d+)", output)
         assert recap, output
-        parts = [part.partition("] ***") for part in done.stdout.split("TASK [")[1:]]
+        parts = [part.partition("] ***") for part in output.split("TASK [")[1:]]
         tasks = {name.rpartition(" : ")[2] for name, dummy, said in parts if "changed: [" in said}
         return Deployed(output, int(recap[1]), int(recap[2]), frozenset(tasks))
 

@@ -50,6 +50,9 @@ http {{
     access_log {folder}/access.log lab;
     client_body_temp_path {folder}/tmp;
     proxy_temp_path {folder}/tmp;
+    fastcgi_temp_path {folder}/tmp;
+    scgi_temp_path {folder}/tmp;
+    uwsgi_temp_path {folder}/tmp;
     sendfile on;
     default_type application/octet-stream;
     server {{
@@ -78,7 +81,7 @@ http {{
 """
 REGISTRY = """\
 version: 0.1
-log: {{level: warn, accesslog: {{disabled: true}}}}
+log: {{level: warn}}
 storage: {{filesystem: {{rootdirectory: {folder}/registry}}, delete: {{enabled: true}}}}
 http:
   addr: {address}:{port}
@@ -148,6 +151,7 @@ def _lay_out(folder: Path, images: Images, built: stock.Stock) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     repo = folder / "repos" / MODEL_REPO
     links = {repo / MODEL_NAME: images.model / MODEL_NAME, folder / "files" / SIF_NAME: images.sif / SIF_NAME}
+    links |= {folder / "programs": built.programs}
     links |= {repo / "split" / part.name: part for part in built.split.iterdir()}
     for link, target in links.items():
         if not link.is_symlink():

@@ -29,7 +29,7 @@ from state import CACHE, REPO, LabError, digest, exclusive, remove_tree, run_lon
 
 VERSION = 1  # raise it when a build function changes what it makes
 
-PACKAGES = "nginx-light docker-registry"
+PACKAGES = "nginx-light docker-registry btrfs-progs"
 OLAH = REPO / ".build" / "olah"
 OLAH_PINS = REPO / "requirements" / "olah.txt"
 

@@ -43,7 +43,7 @@ def test_the_server_runs_as_the_right_user_and_listens(site, instance, host):
 
 
 def test_it_is_given_its_gpus(instance, host):
-    """The management path, not CUDA: the variable that CUDA would read. The GPUs and their UUIDs are a fake driver's."""
+    """The management path, not CUDA: the variable that CUDA would read. GPUs and UUIDs are a fake driver's."""
     environment = host.check_output(f"tr '\\0' '\\n' < /proc/{instance.pid()}/environ").splitlines()
 
     uuids = instance.record()["launch"]["gpus"]
