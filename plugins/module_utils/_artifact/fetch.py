@@ -234,7 +234,7 @@ class _Round:
                     told = time.monotonic()
                     drop_slow(job.alive())
                     for worker in workers:
-                        worker.cut()
+                        worker.cut(job.timeout)
                     if progress is not None:
                         progress(_progress(job, frontier, meter, resumed))
         except BaseException as failure:
@@ -242,6 +242,9 @@ class _Round:
             raise
         finally:
             job.syncer.end()
+            # What a slow server is still asked for came from another one meanwhile.
+            for worker in workers:
+                worker.cut(0.0)
         if pieces.failure is None:
             return frontier.digest or ""
         if isinstance(pieces.failure, FetchError):

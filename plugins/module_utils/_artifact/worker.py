@@ -84,13 +84,13 @@ class Worker(threading.Thread):
         self._reading: tuple[float, Answer] | None = None
         self._cut = False
 
-    def cut(self) -> None:
-        """Break the connection if what it was asked for last takes longer than the job's timeout.
+    def cut(self, after: float) -> None:
+        """Break the connection if what it was asked for last takes longer than ``after`` seconds.
 
         The system's own timeout is of no use against a server that sends a byte now and then.
         """
         reading = self._reading
-        if reading is not None and time.monotonic() - reading[0] > self._job.timeout:
+        if reading is not None and time.monotonic() - reading[0] > after:
             self._cut = True
             reading[1].cut()
 

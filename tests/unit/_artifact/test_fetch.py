@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -677,3 +678,13 @@ def test_inspect(server: FaultServer) -> None:
     assert (remote.size, remote.validator, remote.ranged, remote.url) == (len(CONTENT), '"one"', True, server.url)
     with pytest.raises(FetchError, match="5 are expected"):
         inspect(Source(server.url), size=5)
+
+
+def test_no_connection_outlives_the_fetch(tmp_path: Path, server: FaultServer, mirror: FaultServer) -> None:
+    """What a slow mirror was still asked for is broken off as soon as the file is there."""
+    mirror.faults.add(data_only(stalled(30.0)))
+    pull(tmp_path, Source(server.url), Source(mirror.url), timeout=30.0)
+    own = [thread for thread in threading.enumerate() if thread.name.startswith("fetch-")]
+    for thread in own:
+        thread.join(2.0)
+    assert not [thread for thread in own if thread.is_alive()]
