@@ -1,0 +1,382 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of models and images share: the servers, the models they have, disks of the host, and the modules as
+processes of the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import pytest
+from ansible_collections.gpufleet.llamacpp.tests.lab import push
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+LAB = os.environ.get("LAB") or "molecule"
+NAME = "SmolLM2-135M-Instruct.Q4_1"
+REPO = "lab/SmolLM2-135M-Instruct-GGUF"
+MIB = 1 << 20
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A line of nginx's log: what it sent, and for what."""
+
+    sent: int
+    range: str
+    line: str
+    status: int
+
+
+class Servers:
+    """The lab's servers, as `lab inventory` tells of them."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.folder = Path(told["lab_servers"])
+        self.hub, self.desk, self.mirror = told["lab_hub"], told["lab_hub_desk"], told["lab_hub_mirror"]
+        self.files, self.files_tls = told["lab_files"], told["lab_files_tls"]
+        self.registry, self.private = told["lab_registry"], told["lab_registry_private"]
+        self.user, self.password = "robot", (self.folder / "password").read_text()
+        self._seen = {"access.log": 0, "open.out": 0}
+
+    def ask(self, method: str, url: str, content: Any = None, headers: dict[str, str] | None = None) -> Any:
+        body = None if content is None else json.dumps(content).encode()
+        request = urllib.request.Request(url, body, headers or {}, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+            return answer.headers if method == "HEAD" else json.loads(answer.read() or "null")
+
+    def switch(self, repos: dict[str, dict[str, Any]] | None = None, **switches: Any) -> None:
+        self.ask("POST", f"{self.desk}/switch", {"switches": switches, "repos": repos or {}})
+
+    def commit(self) -> None:
+        """The hub has now what lies in the folders of its repositories."""
+        self.ask("POST", f"{self.desk}/commit", {})
+
+    def asked(self) -> list[list[str]]:
+        """What the hub and its CDN were asked since the last time: server, method, path, Authorization."""
+        return self.ask("GET", f"{self.desk}/asked")
+
+    def requests(self) -> list[Request]:
+        """What nginx gave since the last time."""
+        found = [re.fullmatch(r'(\d+) "(.*?)" "(.*)" (\d+)', line) for line in self._news("access.log")]
+        return [Request(int(one[1]), one[2], one[3], int(one[4])) for one in found if one]
+
+    def asked_of_registry(self) -> list[str]:
+        """What the open registry was asked since the last time."""
+        return re.findall(r'"((?:GET|HEAD) /v2/\S+) ', "\n".join(self._news("open.out")))
+
+    def _news(self, log: str) -> list[str]:
+        time.sleep(0.1)  # a line is written when the request has ended
+        text = (self.folder / log).read_text()
+        news, self._seen[log] = text[self._seen[log] :], len(text)
+        return news.splitlines()
+
+    def push(self, repository: str, tag: str, sif: Path) -> None:
+        push.sif(f"http://{self.registry}", repository, tag, sif)
+
+    def digest(self, repository: str, tag: str) -> str:
+        """Of the manifest that the tag means now, by the registry's own word."""
+        url = f"http://{self.registry}/v2/{repository}/manifests/{tag}"
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        return self.ask("HEAD", url, headers={"Accept": kind})["Docker-Content-Digest"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the hub, with its files as they have to arrive."""
+
+    repo: str
+    file: str
+    files: tuple[Path, ...]
+
+    @property
+    def first(self) -> str:
+        return self.files[0].name
+
+    @property
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self.files)
+
+    @property
+    def digests(self) -> list[str]:
+        return [sha256(path) for path in self.files]
+
+
+def write_model(path: Path, tensors: int, size: int, split: bool = False) -> list[Path]:
+    """A GGUF file by llama.cpp's own writer, of random weights; in as many parts as tensors, if it is split."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = numpy.random.default_rng(4403)
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=1 if split else 0)
+    writer.add_block_count(1)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(64)
+    writer.add_head_count(4)
+    for number in range(tensors):
+        writer.add_tensor(f"blk.0.{number}.weight", numpy.frombuffer(random.bytes(size), numpy.int8))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(path.parent.glob(f"{path.stem}*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    told = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
+    found = Servers(json.loads(told.stdout)["lab"]["vars"])
+    found.requests()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def as_it_should_be(servers: Servers) -> Iterator[None]:
+    """No test finds the faults of another one's."""
+    servers.asked()
+    servers.requests()
+    yield
+    servers.switch(url_seconds=3600.0, url_uses=None, limit=None, unavailable=0, retry_after=0)
+
+
+@pytest.fixture(scope="session")
+def whole(servers: Servers) -> Model:
+    """The real model, in one file."""
+    return Model(REPO, f"{NAME}.gguf", (servers.folder / "repos" / REPO / f"{NAME}.gguf",))
+
+
+@pytest.fixture(scope="session")
+def split(servers: Servers) -> Model:
+    """The same in three parts, as llama-gguf-split makes them."""
+    parts = sorted((servers.folder / "repos" / REPO / "split").iterdir())
+    return Model(REPO, f"split/{NAME}-00002-of-00003.gguf", tuple(parts))
+
+
+@pytest.fixture(scope="session")
+def big(servers: Servers) -> Model:
+    """A file of 17 chunks."""
+    files = write_model(servers.folder / "repos/lab/Big-GGUF/big.gguf", 2, 128 * MIB)
+    servers.commit()
+    return Model("lab/Big-GGUF", "big.gguf", tuple(files))
+
+
+@pytest.fixture(scope="session")
+def small(servers: Servers) -> Model:
+    """Three parts of a MiB each."""
+    files = write_model(servers.folder / "repos/lab/Small-GGUF/small.gguf", 3, MIB, split=True)
+    servers.commit()
+    return Model("lab/Small-GGUF", files[0].name, tuple(files))
+
+
+class Running:
+    """A module that runs on the host, all of its processes in a session of their own."""
+
+    def __init__(self, login: Host, folder: str) -> None:
+        self._login = login
+        self._folder = folder
+        self.pid = int(login.check_output(f"until test -s {folder}/pid; do sleep 0.02; done; cat {folder}/pid"))
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Whether there was anything left to send it to."""
+        return self._login.run(f"kill -{number.value} -- -{self.pid}").rc == 0
+
+    def alive(self) -> bool:
+        return self._login.run(f"kill -0 -- -{self.pid}").rc == 0
+
+    def result(self, seconds: float = 60.0) -> dict[str, Any]:
+        """What the module answered when it had ended; None of it where it was killed."""
+        self._login.run(f"timeout {seconds} bash -c 'while kill -0 -- -{self.pid}; do sleep 0.05; done' 2>/dev/null")
+        out = self._login.check_output(f"cat {self._folder}/out {self._folder}/err")
+        try:
+            return json.loads(out)
+        except ValueError:
+            return {"failed": True, "msg": "", "module_stderr": out}
+
+
+def of_host(path: str) -> Path:
+    """A file of the host's root, as this machine sees it."""
+    return ROOT / ".lab/run" / LAB / "hosts/gpu1/root" / path.lstrip("/")
+
+
+class Direct:
+    """Modules as processes of the host: what Ansible sends there, started by hand, so that one can be killed.
+
+    Ansible leaves what it sent on the host when it is asked to; that can be unpacked and called with other arguments.
+    """
+
+    def __init__(self, login: Host) -> None:
+        self._login = login
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "ANSIBLE_KEEP_REMOTE_FILES": "1",
+            "LAB": LAB,
+        }
+        login.check_output("rm -rf ~/.ansible/tmp ~/direct")
+        names = ("gguf_model", "sif_image")
+        calls = [{f"gpufleet.llamacpp.{name}": {"path": "/data/none", "state": "absent"}} for name in names]
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as playbook:
+            json.dump([{"hosts": "gpu1", "gather_facts": False, "tasks": calls}], playbook)
+            playbook.flush()
+            argv = [BIN / "ansible-playbook", "-i", ROOT / "inventory/lab", "--check", playbook.name]
+            subprocess.run(argv, env=environment, check=True, capture_output=True)
+        for name in names:
+            login.check_output(
+                f"mkdir -p ~/direct/{name} && find ~/.ansible/tmp -name AnsiballZ_{name}.py -exec mv {{}}"
+                f" ~/direct/{name}/module.py \\; && python3 ~/direct/{name}/module.py explode"
+            )
+        login.check_output("rm -rf ~/.ansible/tmp")
+        self._first = json.loads(login.check_output("cat ~/direct/gguf_model/debug_dir/args"))["ANSIBLE_MODULE_ARGS"]
+
+    def start(self, name: str, /, check: bool = False, **options: Any) -> Running:
+        folder = f"direct/{name}.{secrets.token_hex(4)}"
+        settings = {key: value for key, value in self._first.items() if key.startswith("_ansible_")}
+        settings |= {"_ansible_check_mode": check, "_ansible_module_name": f"gpufleet.llamacpp.{name}"}
+        settings |= {"_ansible_tmpdir": f"/home/operator/{folder}/tmp"}
+        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**settings, **options}})
+        self._login.check_output(
+            f"cp -r direct/{name} {folder} && cd {folder} && mkdir tmp && printf %s %s > debug_dir/args"
+            " && setsid -f sh -c 'echo $$ > pid; exec python3 module.py execute > out 2> err' > /dev/null 2>&1",
+            "%s",
+            arguments,
+        )
+        return Running(self._login, folder)
+
+    def run(self, name: str, /, check: bool = False, **options: Any) -> dict[str, Any]:
+        return self.start(name, check, **options).result()
+
+
+@pytest.fixture(scope="session")
+def file_of_host() -> Callable[[str], Path]:
+    return of_host
+
+
+@pytest.fixture(scope="session")
+def login(connect: Callable[[str], Host]) -> Host:
+    return connect("operator")
+
+
+@pytest.fixture(scope="session")
+def direct(login: Host) -> Direct:
+    return Direct(login)
+
+
+@pytest.fixture
+def home(login: Host) -> Iterator[str]:
+    """A folder for the models and images of one test."""
+    folder = f"/data/models/{secrets.token_hex(4)}"
+    login.check_output(f"mkdir {folder}")
+    yield folder
+    login.check_output(f"rm -rf {folder}")
+
+
+class Disks:
+    """Disks of the host, each a file of the host on a loop device."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def make(self, name: str, size: str, *command: str | Path) -> str:
+        """A file with a new file system, by a command of this machine."""
+        image = of_host(f"/srv/{name}")
+        image.unlink(missing_ok=True)
+        subprocess.run(["truncate", "-s", size, image], check=True)
+        subprocess.run([*command, image], check=True, capture_output=True)
+        return f"/srv/{name}"
+
+    @contextmanager
+    def mounted(self, image: str, options: str = "loop") -> Iterator[str]:
+        """Where it is mounted, with a folder "models" of the operator's on it."""
+        point = f"/mnt/{Path(image).name}"
+        self._host.check_output(
+            f"mkdir -p {point}; test -e /dev/loop-control || mknod /dev/loop-control c 10 237;"
+            " n=$(losetup -f | tr -dc 0-9); test -e /dev/loop$n || mknod /dev/loop$n b 7 $n;"
+            f" mount -o {options} {image} {point} && install -d -o operator -g operator {point}/models"
+        )
+        try:
+            yield point
+        finally:
+            self._host.check_output(f"umount {point}")
+
+
+@pytest.fixture(scope="session")
+def program(servers: Servers) -> Callable[[str], list[str | Path]]:
+    """The beginning of a command that runs one of the lab's own programs, with the libraries that it came with."""
+
+    def command(name: str) -> list[str | Path]:
+        usr = servers.folder / "programs/usr"
+        loader = next(usr.glob("lib/*-linux-gnu/ld-linux-*.so.*"))
+        return [loader, "--library-path", loader.parent, usr / name]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def disks(host: Host) -> Disks:
+    return Disks(host)
+
+
+def _claims(journals: bytes) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for line in journals.splitlines():
+        crc, dummy, body = line.partition(b" ")
+        if body.startswith(b"have ") and crc == b"%08x" % zlib.crc32(body):
+            chunk, size = map(int, body.split()[1:3])
+            found[chunk] = max(size, found.get(chunk, 0))
+    return found
+
+
+@pytest.fixture(scope="session")
+def claims_of() -> Callable[[bytes], dict[int, int]]:
+    """What journals say, whose lines are "<crc32> have <chunk> <bytes from its start that are on the disk>"."""
+    return _claims
+
+
+def _sentence(answer: dict[str, Any]) -> str:
+    assert answer.get("failed"), answer
+    assert "module_stderr" not in answer and "Traceback" not in json.dumps(answer), answer
+    assert answer["msg"].strip() and answer["msg"].count("\n") == 0, answer["msg"]
+    return answer["msg"]
+
+
+@pytest.fixture(scope="session")
+def sentence() -> Callable[[dict[str, Any]], str]:
+    """The words of a failure that an operator can read: one line, and no traceback."""
+    return _sentence
+
+
+@pytest.fixture(scope="session")
+def arrived(login: Host) -> Callable[[str, Model], None]:
+    """Every file of the model is in the folder with its right content, and nothing else but the records."""
+
+    def check(folder: str, model: Model) -> None:
+        found = login.check_output(f"cd {folder} && sha256sum *.gguf").split()
+        assert found[::2] == model.digests, found
+        others = login.check_output(f"cd {folder} && find . -mindepth 1 ! -name '*.gguf' | sort").splitlines()
+        assert [path for path in others if path != "./.gguf_model" and not path.endswith(".json")] == []
+
+    return check
