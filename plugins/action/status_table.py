@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._status import table
+from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._told import told
 
 display = Display()
 
@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
             argument_spec={"results": {"type": "dict", "required": True}, "output": {"type": "path"}}
         )
         result: dict[str, Any] = super().run(tmp, task_vars)
-        hosts = {str(host): _found(said) for host, said in options["results"].items()}
+        hosts = {str(host): told(said) for host, said in options["results"].items()}
         lines = table(hosts, shutil.get_terminal_size().columns)
         if not self._task.no_log:
             display.display("\n".join(lines))
@@ -41,18 +41,3 @@ class ActionModule(ActionBase):
             except OSError as error:
                 return {**result, "failed": True, "msg": f"output: {options['output']}: {error.strerror}."}
         return {**result, "changed": False, "lines": lines, "hosts": hosts}
-
-
-def _found(said: Any) -> dict[str, Any]:
-    """The instances that a host told, or in words why it did not."""
-    if not isinstance(said, Mapping):
-        return {"problem": "was not asked"}
-    if said.get("unreachable"):
-        return {"problem": "cannot be reached: " + _first_line(said.get("msg"))}
-    if said.get("failed") or "instances" not in said:
-        return {"problem": str(said.get("msg") or "was not asked")}
-    return {"instances": list(said["instances"])}
-
-
-def _first_line(text: Any) -> str:
-    return (str(text or "").strip().splitlines() or [""])[0]

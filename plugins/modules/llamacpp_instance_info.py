@@ -18,6 +18,12 @@ options:
     description:
       - Only this instance, by its name or by its port. By default all of the host's.
     type: str
+  log_lines:
+    description:
+      - How many of the last lines of each log to return.
+      - Under V(systemd) they come from the journal, which only root and the members of C(systemd-journal) may read.
+    type: int
+    default: 0
   home:
     description:
       - Folder on the host that holds the instances.
@@ -161,6 +167,11 @@ instances:
         What was last proven, as launch, proven (time, UTC), ready_seconds, and the first completion with its rate.
       type: dict
       returned: if it is there
+    log:
+      description: The last lines of its log, oldest first; none where there is no log that may be read.
+      type: list
+      elements: str
+      returned: if O(log_lines) is not 0
     drift:
       description: Where what runs is not what is recorded, a sentence each.
       type: list
@@ -174,7 +185,11 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"name": {"type": "str"}, "home": {"type": "path"}},
+        argument_spec={
+            "name": {"type": "str"},
+            "log_lines": {"type": "int", "default": 0},
+            "home": {"type": "path"},
+        },
         supports_check_mode=True,
     )
     run_info_module(module)

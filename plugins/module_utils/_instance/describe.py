@@ -118,8 +118,8 @@ def gpu_memory(runner_pid: int | None) -> list[dict[str, Any]]:
     ]
 
 
-def one(home: str, name: str, run: Run) -> dict[str, Any]:
-    """One instance with its memory on the GPUs, whatever state it is in. Reads only."""
+def one(home: str, name: str, run: Run, log_lines: int = 0) -> dict[str, Any]:
+    """One instance in whatever state, with its memory on the GPUs and so many last lines of its log. Reads only."""
     try:
         value = record.read(os.path.join(home, name))
         if value is None:
@@ -128,4 +128,6 @@ def one(home: str, name: str, run: Run) -> dict[str, Any]:
         found = look(place, value)
     except (ValueError, OSError, managers.ManagerError) as error:
         return {"name": name, "state": "broken", "problem": str(error)}
+    if log_lines > 0:
+        found["log"] = place.manager.log_lines(observe.unit(place, value["spec"]), log_lines)
     return {**found, "gpu_memory": gpu_memory(observe.running(place).get("runner_pid"))}

@@ -84,7 +84,7 @@ def run_info_module(module: AnsibleModule) -> None:
     run = _run(module)
     try:
         names = _named(home, wanted) if wanted else record.names(home)
-        instances = [describe.one(home, name, run) for name in names]
+        instances = [describe.one(home, name, run, module.params["log_lines"]) for name in names]
     except (ManagerError, OSError, KeyError) as error:
         module.fail_json(msg=f"{home}: {error!r}. It holds something that no version of this collection wrote.")
     module.exit_json(changed=False, instances=instances)

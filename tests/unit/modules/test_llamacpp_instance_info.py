@@ -51,8 +51,15 @@ def test_one_that_does_not_run(run_module: RunModule, home: Path) -> None:
 
 def test_everything_that_is_returned_is_documented(run_module: RunModule, home: Path) -> None:
     documented = yaml.safe_load(llamacpp_instance_info.RETURN)["instances"]["contains"]
-    (one,) = ask(run_module, home, name="a")
+    (one,) = ask(run_module, home, name="a", log_lines=2)
     assert set(documented) - {"problem"} == set(one)
+
+
+def test_the_last_lines_of_its_log(run_module: RunModule, home: Path) -> None:
+    (home / "a" / "llama-server.log").write_text("one\ntwo\nthree\n")
+    (one,) = ask(run_module, home, name="a", log_lines=2)
+    assert one["log"] == ["two", "three"]
+    assert "log" not in ask(run_module, home, name="a")[0]
 
 
 def test_one_that_is_not_there(run_module: RunModule, home: Path) -> None:
