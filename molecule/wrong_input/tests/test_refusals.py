@@ -59,7 +59,10 @@ INSTANCE = {
         {"env": {"LLAMA_ARG_ENDPOINT_METRICS": "TRUE"}},
         ["LLAMA_ARG_ENDPOINT_METRICS=TRUE", "lower case"],
     ),
-    "a build that the image has not": ({"min_build": 999999}, [IMAGE, "min_build:", "999999 or later", "newer image"]),
+    "a build that the image has not": (
+        {"min_build": 999999, "context_size": 4096},
+        [IMAGE, "min_build:", "999999 or later", "newer image"],
+    ),
     "a server that is not in the image": ({"server_path": "/opt/llama-server"}, ["/opt/llama-server", IMAGE]),
     "arguments and variables at once": (
         {"args": ["--temperatur 1", "--top-k 4x", "--load-mode fast", "-ctk q9"], "env": {"LLAMA_ARG_X": "1"}},
@@ -114,7 +117,7 @@ TOLD = {
         {"args": ["--top-k 4"], "env": {"LLAMA_ARG_TOP_K": "5"}},
         ["LLAMA_ARG_TOP_K=5 has no effect, because --top-k 4"],
     ),
-    "a server for everybody": ({"host": "0.0.0.0"}, ["host: 0.0.0.0 without api_key_file"]),
+    "a server for everybody": ({"host": "0.0.0.0", "context_size": 4096}, ["host: 0.0.0.0 without api_key_file"]),
     "a fit that fits nothing": ({"gpu_layers": "99", "args": ["--fit on"]}, ["--fit on only warns"]),
 }
 

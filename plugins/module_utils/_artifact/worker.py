@@ -159,7 +159,16 @@ class Worker(threading.Thread):
         """Fetch ``piece`` from where it stands to its end."""
         job = self._job
         job.syncer.admit()
-        answer = self._ask(client, place, piece.at, piece.end, address)
+        start = piece.at
+        if start < piece.end:  # or it is whole by now, by another process or by who had it before
+            self._bring(client, place, piece, start, address)
+        if piece.at == piece.end:
+            job.pieces.finish(self, piece)
+
+    def _bring(self, client: Client, place: Place, piece: Piece, start: int, address: Address | None) -> None:
+        """Ask for what is left of ``piece`` from byte ``start`` of the file, and write it as it comes."""
+        job = self._job
+        answer = self._ask(client, place, start, piece.end, address)
         try:
             if not answer.ranged:
                 raise Retry("answered with the whole file (HTTP 200) to a request for a part of it")
@@ -172,8 +181,6 @@ class Worker(threading.Thread):
             client.finish(answer)
         finally:
             answer.close()
-        if piece.at == piece.end:
-            job.pieces.finish(self, piece)
 
     def _ask(self, client: Client, place: Place, start: int, end: int | None, address: Address | None) -> Answer:
         began = time.monotonic()

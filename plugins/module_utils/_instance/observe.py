@@ -165,6 +165,7 @@ def observe(
         # The unit's file is compared with the wanted one only where a whole spec says what is wanted.
         if want and state.installed:
             differences = place.manager.differs(unit(place, spec, state.enabled if keep_enabled else True))
+    now = running(former or place)
     return Observed(
         record=last,
         files={path: read_bytes(path) for path in want.files} if want else {},
@@ -172,5 +173,7 @@ def observe(
         unit=state,
         unit_differences=tuple(differences),
         former_active=bool(former and last and former.manager.observe(unit(former, last["spec"])).active),
-        running_launch=running(former or place).get("launch"),
+        running_launch=now.get("launch"),
+        ready=bool(now.get("ready")) or not now,
+        ended=(now.get("exit") or {}).get("status"),
     )

@@ -47,6 +47,8 @@ class Observed:
     """What is there. Everything in it was read from the host; nothing was changed to get it.
 
     ``former_active``: it runs under the recorded manager, where another one is wanted; ``unit`` is the wanted one's.
+    ``ready``: whether the running launch has been ready since its start; ``ended``: the exit status of one whose runner
+    waits before it lets itself be started again.
     """
 
     record: Mapping[str, Any] | None = None
@@ -56,6 +58,8 @@ class Observed:
     unit_differences: tuple[str, ...] = ()
     former_active: bool = False
     running_launch: str | None = None
+    ready: bool = True
+    ended: int | None = None
 
     @property
     def active(self) -> bool:
@@ -110,8 +114,10 @@ def restart_reason(wanted: Wanted, observed: Observed) -> str | None:
     if observed.unit.orphaned:
         return observed.unit.detail
     moved = manager_change(wanted, observed)
-    if moved or observed.running_launch == wanted.record["launch"]["id"]:
+    if moved:
         return moved
+    if observed.running_launch == wanted.record["launch"]["id"]:
+        return None if observed.ended is None else f"it ended with exit status {observed.ended}, and is down"
     if observed.record is None:
         return "what runs is not what is wanted, and there is no record of it"
     different = changes(observed.record, wanted.record)
@@ -202,6 +208,8 @@ def _started(wanted: Wanted, observed: Observed, restart: bool) -> list[Step]:
         steps.append(Step(f"{verb} llama-server and prove that it works", why, "start"))
     elif not release or release["launch"]["id"] != wanted.record["launch"]["id"]:
         steps.append(Step("Prove that llama-server works", "it runs, and was never proven", "prove"))
+    elif not observed.ready:
+        steps.append(Step("Prove that llama-server works", "it was started, and is not ready yet", "prove"))
     return steps
 
 

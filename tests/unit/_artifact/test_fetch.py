@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch as fetch_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import pieces as pieces_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import source as source_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
     Fetched,
@@ -688,3 +689,29 @@ def test_no_connection_outlives_the_fetch(tmp_path: Path, server: FaultServer, m
     for thread in own:
         thread.join(2.0)
     assert not [thread for thread in own if thread.is_alive()]
+
+
+def test_a_piece_that_became_whole_before_it_is_asked_for(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another process brings its last bytes: nothing is asked for, least of all an empty range."""
+    take = pieces_module.Pieces.take
+
+    def taken(self: Any, owner: object, place: Any) -> Any:
+        piece = take(self, owner, place)
+        if piece is not None and piece.index == 3:
+            with (tmp_path / part_name(tmp_path)).open("r+b") as part:
+                part.seek(piece.start)
+                part.write(CONTENT[piece.start : piece.end])
+            piece.at = piece.end
+        return piece
+
+    monkeypatch.setattr(pieces_module.Pieces, "take", taken)
+    pull(tmp_path, Source(server.url))
+    assert right(tmp_path)
+    assert not [one for one in server.requests if one.ranged and one.start == 3 * CHUNK]
+
+
+def part_name(folder: Path) -> str:
+    (name,) = [name for name in os.listdir(folder) if name.endswith(".part")]
+    return name

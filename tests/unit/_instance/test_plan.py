@@ -351,3 +351,13 @@ def test_a_hand_written_script_is_not_replaced(state: str) -> None:
     with pytest.raises(Refusal, match=f"{SCRIPT} was not written by this collection"):
         decide(state, wanted(), seen)
     assert decide(state, wanted(), running(files={**FILES, SCRIPT: b"edited"}))[0].path == SCRIPT
+
+
+def test_what_was_started_and_is_not_ready_has_to_be_proven():
+    (step,) = decide("started", wanted(), replace(running(), ready=False))
+    assert (step.kind, step.why) == ("prove", "it was started, and is not ready yet")
+
+
+def test_what_ended_and_waits_for_its_next_start_is_started():
+    (step,) = decide("started", wanted(), replace(running(), ready=False, ended=1))
+    assert (step.kind, step.why) == ("start", "it ended with exit status 1, and is down")
