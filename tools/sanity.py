@@ -4,7 +4,8 @@
 
 ansible-test wants a real folder .../ansible_collections/gpufleet/llamacpp, a bootstrap of pip that it would fetch from
 the internet, and a home for its environments. It gets a copy, a bootstrap that uses Python's own ensurepip, and a home
-of its own under .build/: nothing that lies in the user's home is used or changed.
+of its own under .build/: nothing that lies in the user's home is used or changed. Each ansible-core has its own home,
+since two that fill one environment at once break it for each other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import cores
 import pythons
 from cores import BUILD, ROOT, Environment
 
-HOME = BUILD / "home"
+HOMES = BUILD / "home"
 OLDEST_ON_HOSTS = "3.9"  # tests/config.yml
 SLOW = 10.0  # s; a test that takes longer is worth a line
 
@@ -64,7 +65,12 @@ def copy_of_checkout(folder: Path) -> Path:
     return collection
 
 
-def write_pip_configuration(python: Path) -> None:
+def home_of(environment: Environment) -> Path:
+    """The private home of what runs on this ansible-core."""
+    return HOMES / environment.core
+
+
+def write_pip_configuration(python: Path, home: Path) -> None:
     """Give pip in the private home what this user's pip is told; ansible-test drops every PIP_ variable."""
     settings: dict[str, dict[str, str]] = {"global": {}}
     listed = subprocess.run([python, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True).stdout
@@ -80,7 +86,7 @@ def write_pip_configuration(python: Path) -> None:
         if separator and dot:
             section = "global" if section == ":env:" else section
             settings.setdefault(section, {})[option] = str(ast.literal_eval(value)).strip().replace("\n", "\n    ")
-    path = HOME / ".config" / "pip" / "pip.conf"
+    path = home / ".config" / "pip" / "pip.conf"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # an index address may hold a password
     path.write_text(
@@ -99,7 +105,7 @@ def write_bootstrap(environment: Environment) -> None:
         raise SystemExit(
             f"{environment} no longer says in {found} which pip it wants: tools/sanity.py must learn where."
         )
-    cache = HOME / ".ansible" / "test" / "cache" / f"get_pip_{version[1].replace('.', '_')}.py"
+    cache = home_of(environment) / ".ansible" / "test" / "cache" / f"get_pip_{version[1].replace('.', '_')}.py"
     cache.parent.mkdir(parents=True, exist_ok=True)
     cache.write_text(BOOTSTRAP.format(version=version[1]))
 
@@ -121,7 +127,7 @@ def run(environment: Environment, arguments: list[str]) -> bool:
     log.parent.mkdir(parents=True, exist_ok=True)
     # ansible-test takes the first python3.9 of the PATH, and one of pyenv's shims need not run.
     path = [str(environment.folder / "bin"), *([str(Path(oldest).parent)] if oldest else []), os.environ["PATH"]]
-    variables = {**os.environ, "HOME": str(HOME), "PATH": os.pathsep.join(path)}
+    variables = {**os.environ, "HOME": str(home_of(environment)), "PATH": os.pathsep.join(path)}
     for name in ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "PYTHONPATH"):
         variables.pop(name, None)
 
@@ -172,7 +178,8 @@ def main(arguments: list[str]) -> int:
     if newest is None:
         say(cores.no_newest())
     environments = [cores.floor(), *([newest] if newest else [])]
-    write_pip_configuration(ROOT / ".venv" / "bin" / "python")
+    for environment in environments:
+        write_pip_configuration(ROOT / ".venv" / "bin" / "python", home_of(environment))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         results = list(pool.map(lambda environment: run(environment, arguments), environments))
     return 0 if all(results) else 1
