@@ -7,37 +7,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._printing import PrintingAction
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._status import table
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._told import told
 
-display = Display()
 
+class ActionModule(PrintingAction):
+    """Ansible's entry point."""
 
-class ActionModule(ActionBase):
-    """Ansible's entry point. Works on the controller alone."""
+    OPTIONS = {"results": {"type": "dict", "required": True}, "output": {"type": "path"}}
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """Print the table; returns its lines, and the instances of every host."""
-        dummy, options = self.validate_argument_spec(
-            argument_spec={"results": {"type": "dict", "required": True}, "output": {"type": "path"}}
-        )
-        result: dict[str, Any] = super().run(tmp, task_vars)
+    def told(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Print the table, and write it to a file; returns its lines, and the instances of every host."""
         hosts = {str(host): told(said) for host, said in options["results"].items()}
         lines = table(hosts, shutil.get_terminal_size().columns)
-        if not self._task.no_log:
-            display.display("\n".join(lines))
+        self.show(lines)
         if options["output"]:
-            try:
-                with open(os.path.expanduser(options["output"]), "w", encoding="utf-8") as file:
-                    json.dump(hosts, file, indent=2, sort_keys=True)
-                    file.write("\n")
-            except OSError as error:
-                return {**result, "failed": True, "msg": f"output: {options['output']}: {error.strerror}."}
-        return {**result, "changed": False, "lines": lines, "hosts": hosts}
+            with open(os.path.expanduser(options["output"]), "w", encoding="utf-8") as file:
+                json.dump(hosts, file, indent=2, sort_keys=True)
+                file.write("\n")
+        return {"lines": lines, "hosts": hosts}

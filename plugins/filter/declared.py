@@ -66,10 +66,15 @@ def _layer(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(whole: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds with one more layer; where that says another place to have the model from, the former one is gone."""
+    """What holds with one more layer; where that says another place to have the model from, the former one is gone.
+
+    So is the sha256 of an image where there is another one.
+    """
     model = whole.get("model")
     if model and any((layer.get("model") or {}).get(key) for key in SOURCES):
         whole = {**whole, "model": {key: value for key, value in model.items() if key not in (*SOURCES, *OF_A_SOURCE)}}
+    if layer.get("image"):
+        whole = {key: value for key, value in whole.items() if key != "image_sha256"}
     merged: dict[str, Any] = merge_hash(whole, layer)
     return merged
 

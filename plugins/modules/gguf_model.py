@@ -392,17 +392,17 @@ import os
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_hub
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, plan, shown
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, shown
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_decide import decide
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_fetch import Network, transfer_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import (
-    describe,
-    foreseen,
-    observe,
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import describe, foreseen
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_options import (
+    EXCLUSIVE,
+    MODEL,
+    TOGETHER,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import hub_model, want
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import (
     DEFERRED,
     ProgressFile,
@@ -430,30 +430,12 @@ def ready_to_ask(module: AnsibleModule) -> bool:
 
 def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     params = module.params
-    hub = hub_model(params["repo"], params["file"], params["revision"], params["endpoint"], os.environ)
-    wish = want(
-        params["path"],
-        params["state"],
-        params["verify"],
-        params["url"],
-        params["src"],
-        params["sha256"],
-        params["mirrors"],
-        hub,
-        model_hub.is_offline(params["offline"], os.environ),
+    decision = decide(
+        params, os.environ, partial(ready_to_ask, module), module.no_log_values.add, foresee=module.check_mode
     )
-    access = model_hub.Access(
-        params["token"],
-        params["token_file"],
-        params["ca_path"],
-        partial(ready_to_ask, module),
-        module.no_log_values.add,
-    )
-    wanted = model_hub.resolve(wish, access)
+    wanted, observed, steps = decision.wanted, decision.observed, decision.plan
     for warning in wanted.warnings:
         module.warn(warning)
-    observed = observe(wanted, foresee=module.check_mode)
-    steps = plan(wanted, observed)
     refusals = list(steps.refusals)
     if wanted.state == "absent" and not params["force"]:
         refusals += users.problems(params["home"] or default_home(), [file.path for file in wanted.files])
@@ -466,8 +448,7 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     else:
         if wanted.files[0].url and steps.bring:
             ready_to_ask(module)
-        found = partial(access.hub, hub) if hub else None
-        network = Network(params["connections"], params["max_rate"], params["ca_path"], found, progress)
+        network = Network(params["connections"], params["max_rate"], params["ca_path"], decision.hub, progress)
         applied = apply(wanted, observed, steps, network.bring, network.needs, progress)
         files, more = applied.files, transfer_of(applied.transfers)
         for warning in applied.warnings:
@@ -479,29 +460,9 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "force": {"type": "bool", "default": False},
-            "repo": {"type": "str"},
-            "file": {"type": "str"},
-            "revision": {"type": "str", "default": "main"},
-            "endpoint": {"type": "str"},
-            "token": {"type": "str", "no_log": True},
-            "token_file": {"type": "path", "no_log": False},
-            "offline": {"type": "bool"},
-            "url": {"type": "str"},
-            "src": {"type": "path"},
-            "mirrors": {"type": "list", "elements": "str", "default": []},
-            "connections": {"type": "int", "default": 8},
-            "max_rate": {"type": "bytes"},
-            "ca_path": {"type": "path"},
-            "sha256": {"type": "list", "elements": "str", "default": []},
-            "verify": {"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
-            "home": {"type": "path"},
-        },
-        mutually_exclusive=[["token", "token_file"]],
-        required_together=[["repo", "file"]],
+        argument_spec=MODEL,
+        mutually_exclusive=EXCLUSIVE,
+        required_together=TOGETHER,
         supports_check_mode=True,
     )
     try:

@@ -288,7 +288,14 @@ from collections.abc import Mapping, Sequence
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import ImageError, Wanted, plan, want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
+    ImageError,
+    Remote,
+    SeenImage,
+    Wanted,
+    plan,
+    want,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_apply import Applied, apply, keep
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_observe import (
@@ -308,7 +315,11 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.regist
     credentials_from,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import default_home, ensure_library
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
+    default_home,
+    ensure_library,
+    prefer_library,
+)
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
 
@@ -359,7 +370,15 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     network = network_of(module, wanted, problems, progress)
     if problems:
         module.fail_json(msg=sentences(problems), problems=problems)
-    observed = observe(wanted, command, network.resolve, foresee=module.check_mode)
+
+    def resolve(wish: Wanted, seen: SeenImage) -> Remote:
+        home = params["home"] or default_home()
+        if module.check_mode and not prefer_library("requests", home):
+            module.warn("The source was not asked, as requests is not on the host yet. What it has cannot be foreseen.")
+            return Remote()
+        return network.resolve(wish, seen)
+
+    observed = observe(wanted, command, resolve, foresee=module.check_mode)
     steps = plan(wanted, observed)
     refusals = list(steps.refusals)
     if wanted.state == "absent" and not params["force"]:

@@ -174,13 +174,17 @@ class PullAction(ActionBase):
         first = self._told({FILE: f"{self._async_dir()}/{progress}", DEFER: "1"}, task_vars)
         if not first.get("deferred"):
             return first
+        folder = self._connection._shell.tmpdir or self._make_tmp_path()
         started = self._start({FILE: f"{self._async_dir()}/{progress}"}, task_vars)
         if "ansible_job_id" not in started:
             # What keeps Ansible from starting a job, such as a home that may not be written to, need not keep the
             # module from its work.
             return dict(self._execute_module(task_vars=task_vars))
         job = Job(started["ansible_job_id"], started["results_file"].rpartition("/")[0], progress)
-        return self._finish(job, task_vars)
+        result = self._finish(job, task_vars)
+        # async_wrapper removes it too, seconds later; until then the module's options would lie there.
+        self._patiently(lambda: {"removed": self._remove_tmp_path(folder)})
+        return result
 
     def _can_detach(self) -> bool:
         """Whether Ansible's jobs of a POSIX host work over this connection."""

@@ -25,14 +25,14 @@ def table(hosts: Mapping[str, Mapping[str, Any]], width: int = 80) -> list[str]:
     """
     rows = [((host, *_cells(one)), _details(one)) for host, found in sorted(hosts.items()) for one in _instances(found)]
     widths = _widths([cells for cells, dummy in rows], width)
-    lines = [_line(COLUMNS, widths)]
+    lines = [line(COLUMNS, widths)]
     for cells, details in rows:
-        lines.append(_line(cells, widths))
+        lines.append(line(cells, widths))
         for detail in details:
-            lines += _wrap(f"  {detail}", width)
+            lines += wrap(f"  {detail}", width)
     for host, found in sorted(hosts.items()):
         if not _instances(found):
-            lines += _wrap(f"{host}  {found.get('problem') or 'no instance'}", width)
+            lines += wrap(f"{host}  {found.get('problem') or 'no instance'}", width)
     return lines
 
 
@@ -61,9 +61,16 @@ def _instances(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return found.get("instances") or ()
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    """A sentence over as many lines as it takes, the later ones indented."""
-    return textwrap.wrap(text, max(width, 40), subsequent_indent="    ", replace_whitespace=False)
+def wrap(text: str, width: int) -> list[str]:
+    """A sentence over as many lines as it takes, the later ones indented; a path stays one word."""
+    return textwrap.wrap(
+        text,
+        max(width, 40),
+        subsequent_indent="    ",
+        replace_whitespace=False,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -114,7 +121,7 @@ def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     return widths
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+def line(cells: Sequence[str], widths: Sequence[int]) -> str:
     """One line; a text that is too long is cut and says so."""
     shown = [text if len(text) <= size else f"{text[: size - 1]}…" for text, size in zip(cells, widths)]
     return (" " * GAP).join(text.ljust(size) for text, size in zip(shown, widths)).rstrip()

@@ -47,7 +47,7 @@ class Access:
         token_file: str | None,
         ca_path: str | None,
         ready: Callable[[], bool],
-        hide: Callable[[str], None],
+        hide: Callable[[str], object],
     ) -> None:
         self._token = token
         self._token_file = token_file

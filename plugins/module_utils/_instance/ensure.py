@@ -8,7 +8,7 @@ Private to gpufleet.llamacpp; may change at any time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,17 +97,33 @@ class Case:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is there, what should be, and the steps from the one to the other."""
+    """What is there, what should be, and the steps from the one to the other; ``missing`` as in Answer."""
 
     observed: plan.Observed
     want: plan.Wanted
     steps: list[plan.Step]
     warnings: list[str]
+    missing: list[str] = field(default_factory=list)
     memory: MemoryCheck = field(default_factory=MemoryCheck)
 
 
-def ensure(request: Request) -> dict[str, Any]:
-    """Bring the instance to its state; returns the module's result. Raises Refusal and GateFailed, in words."""
+@dataclass(frozen=True)
+class Answer:
+    """The module's result, and what it is to warn of.
+
+    ``missing``: what was not there and is to be brought by an earlier task, in check mode; ``image``: which one would
+    come from its address; ``touched``: files are the same, and their stat values, which are to be recorded, are not.
+    """
+
+    result: dict[str, Any]
+    warnings: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    image: Image | None = None
+    touched: bool = False
+
+
+def ensure(request: Request) -> Answer:
+    """Bring the instance to its state. Raises Refusal and GateFailed, in words."""
     if request.state in WHOLE_STATES:
         if request.params["model"] is None and request.params["port"] is None:
             return _with_spec(*_recorded(request))
@@ -171,7 +187,7 @@ def _place(request: Request, manager: str) -> Place:
     return Place(request.home, request.name, chosen, request.run)
 
 
-def _without_spec(request: Request) -> dict[str, Any]:
+def _without_spec(request: Request) -> Answer:
     """stopped and absent: the record on the host tells what the instance is."""
     name, last = request.name, _last(request)
     folder = os.path.join(request.home, name)
@@ -180,7 +196,7 @@ def _without_spec(request: Request) -> dict[str, Any]:
             raise Refusal([f"name: there is no instance {name} in {request.home}, so it cannot be stopped."])
         if os.path.exists(folder):
             raise Refusal([f"name: {folder} is not an instance (it has no instance.json), so it is not removed."])
-        return result([], describe.absent(name), "instance", diff=diff_of({}, {}, name))
+        return Answer(result([], describe.absent(name), "instance", diff=diff_of({}, {}, name)))
     place = _place(request, last["manager"])
     observed = observe.observe(place, last, None)
     steps = plan.decide(request.state, None, observed, folder)
@@ -193,10 +209,10 @@ def _without_spec(request: Request) -> dict[str, Any]:
         resource = describe.look(place, last)
     else:
         resource = describe.describe(place, last, observed.unit)
-    return result(steps, resource, "instance", diff=diff_of(before, after, name), warnings=warnings)
+    return Answer(result(steps, resource, "instance", diff=diff_of(before, after, name)), warnings)
 
 
-def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> dict[str, Any]:
+def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> Answer:
     network = images.network_of(request.params, lambda: request.library("requests"), request.hide)
     case = _case(request, spec, gate, network)
     decision = _decide(case)
@@ -208,11 +224,16 @@ def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> dict[str, 
         case = brought
     resource = _apply_and_describe(case, decision)
     difference = diff_of(_shown(case.last), _shown(decision.want.record), spec.name)
-    warnings = [*case.image.warnings, *decision.warnings]
-    more: dict[str, Any] = {"diff": difference, "warnings": warnings}
+    more: dict[str, Any] = {"diff": difference}
     if decision.memory.rows:
         more |= {"memory": list(decision.memory.rows), "memory_source": decision.memory.source}
-    return result([*actions, *decision.steps], resource, "instance", **more)
+    return Answer(
+        result([*actions, *decision.steps], resource, "instance", **more),
+        [*case.image.warnings, *decision.missing, *decision.warnings],
+        decision.missing,
+        case.image if actions else None,
+        decision.want.record != case.last,
+    )
 
 
 def _case(request: Request, spec: Spec, gate: dict[str, Any], network: Network) -> Case:
@@ -255,6 +276,7 @@ def _compare(case: Case, found: survey.Survey, room: rooms.Room) -> Decision:
     request, place, last = case.request, case.place, case.last
     release, timeout = (last or {}).get("release"), request.params["wait_timeout"]
     want = observe.wanted(place, case.spec, found, release, timeout, room.seen.uuids)
+    want = replace(want, record={**want.record, "gate": case.gate})
     observed = observe.observe(place, last, want, former=case.former, keep_enabled=request.state == "present")
     return Decision(observed, want, plan.decide(request.state, want, observed, place.folder), [])
 
@@ -293,7 +315,8 @@ def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decisio
     # In check mode an earlier task would have brought what is missing, for all we know.
     if said.problems or (missing and not request.check):
         raise Refusal([*said.problems, *missing])
-    decision.warnings.extend([*missing, *said.warnings])
+    decision.missing.extend(missing)
+    decision.warnings.extend(said.warnings)
     return fits
 
 
@@ -308,8 +331,7 @@ def _decide_again(case: Case) -> Decision:
 def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
     """Carry the steps out and prove the outcome, except in check mode; returns the instance as it is then."""
     place, steps, last = case.place, decision.steps, case.last
-    # How much is proven is no part of the spec: another gate restarts nothing.
-    value = {**decision.want.record, "gate": case.gate}
+    value = dict(decision.want.record)
     if case.request.check:
         if last is None:
             return describe.absent(case.spec.name)
@@ -318,7 +340,7 @@ def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
         )
     if not steps:
         if value != last:
-            # Only stat values differ: the same files, touched. With them recorded, the next run need not read them.
+            # The same files, touched. With their stat values recorded, the next run need not read them.
             apply.write_record(place, value)
         return describe.describe(place, value, decision.observed.unit)
     kinds = plan.kinds(steps)

@@ -23,11 +23,11 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python imp
     ensure_library,
     prefer_library,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, outlook, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Request, ensure
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.prove import GateFailed
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import check_name
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal, sentences
 
 
 def _run(module: AnsibleModule) -> Run:
@@ -69,9 +69,26 @@ def run_module(module: AnsibleModule) -> None:
     except OSError as error:
         where, what = error.filename or home, error.strerror or error
         module.fail_json(msg=f"{where}: {what}. The task can be run again once that is mended.")
-    for warning in answer.pop("warnings", []):
+    for warning in answer.warnings:
         module.warn(warning)
-    module.exit_json(**answer)
+    module.exit_json(**answer.result)
+
+
+def run_plan_module(module: AnsibleModule) -> None:
+    """Do what llamacpp_plan was asked; ends the module."""
+    home = module.params["home"] or default_home()
+    ways = outlook.Ways(
+        home,
+        _run(module),
+        lambda library: prefer_library(library, home),
+        module.no_log_values.add,
+    )
+    found = outlook.look(module.params["instances"], ways, os.environ, strict=not module.check_mode)
+    if found.problems:
+        module.fail_json(msg=sentences(found.problems))
+    for warning in found.warnings:
+        module.warn(warning)
+    module.exit_json(changed=False, **found.plan)
 
 
 def run_info_module(module: AnsibleModule) -> None:

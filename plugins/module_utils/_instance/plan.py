@@ -143,13 +143,15 @@ def _record(wanted: Wanted, observed: Observed) -> list[Step]:
         return [Step("Create instance.json", "instance.json is not there", "record")]
     if record.same_wish(observed.record, wanted.record):
         return []
-    before, after = observed.record["spec"], wanted.record["spec"]
     why = changes(observed.record, wanted.record)
-    why += [
-        f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
-        for key in NOT_NOTICED
-        if before.get(key) != after.get(key)
-    ]
+    for part, keys in (("spec", NOT_NOTICED), ("gate", list(wanted.record.get("gate") or ()))):
+        before, after = observed.record.get(part) or {}, wanted.record.get(part) or {}
+        words = "" if part == "spec" else f"{part} "
+        why += [
+            f"{words}{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
+            for key in keys
+            if before.get(key) != after.get(key)
+        ]
     why = why or ["what the instance means on this host changed"]
     return [Step("Update instance.json", manager_change(wanted, observed) or "; ".join(why), "record")]
 

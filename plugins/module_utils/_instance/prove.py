@@ -111,9 +111,9 @@ def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> s
     """The last release brought to the state started as any spec is. Raises GateFailed, ManagerError and OSError."""
     release = value["release"]
     begin = time.monotonic()
+    old = {**value, **{key: release[key] for key in RUNS}}
     # It passed everything once. Now it only has to serve again, and soon.
-    quick = options.from_dict(value.get("gate")).for_the_way_back().as_dict()
-    old = {**value, **{key: release[key] for key in RUNS}, "gate": quick}
+    quick = {**old, "gate": options.from_dict(value.get("gate")).for_the_way_back().as_dict()}
     there, failed = place, None
     if release["manager"] != place.manager.name:
         manager = managers.select(release["manager"], home=place.home, run=place.run)
@@ -123,7 +123,7 @@ def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> s
     apply.carry_out(there, steps, old, failed)
     before = swap.swap(there, old).before
     try:
-        gate(there, old, timeout, before)
+        gate(there, quick, timeout, before)
     except GateFailed as failure:
         kept = failures.keep(there, old, str(failure))
         return (

@@ -88,7 +88,7 @@ def make(
 
 def same_wish(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two records ask for the same; the release and the files' stat values may differ."""
-    return all(one.get(key) == other.get(key) for key in ("format", "spec", "manager", "launch"))
+    return all(one.get(key) == other.get(key) for key in ("format", "spec", "manager", "launch", "gate"))
 
 
 def write(folder: str, value: Mapping[str, Any]) -> None:

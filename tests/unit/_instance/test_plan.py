@@ -361,3 +361,12 @@ def test_what_was_started_and_is_not_ready_has_to_be_proven():
 def test_what_ended_and_waits_for_its_next_start_is_started():
     (step,) = decide("started", wanted(), replace(running(), ready=False, ended=1))
     assert (step.kind, step.why) == ("start", "it ended with exit status 1, and is down")
+
+
+def test_another_gate_is_recorded_and_nothing_is_started() -> None:
+    have = {**a_record(release=True), "gate": {"level": "full", "prompt_tokens": None}}
+    want = replace(wanted(release=True), record={**have, "gate": {"level": "completion", "prompt_tokens": 128}})
+    steps = decide("started", want, running(have))
+    assert kinds(steps) == ["record"]
+    assert steps[0].why == "gate level: full -> completion; gate prompt_tokens: not set -> 128"
+    assert decide("started", want, running(dict(want.record))) == []

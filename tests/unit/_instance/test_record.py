@@ -83,6 +83,7 @@ def test_the_same_wish() -> None:
     assert record.same_wish(one, {**one, "model": {"files": [{"stamp": [9]}]}})
     assert not record.same_wish(one, a_record(threads=1))
     assert not record.same_wish(one, a_record("systemd"))
+    assert not record.same_wish(one, {**one, "gate": {"level": "health"}})
 
 
 def test_the_oldest_releases_go(tmp_path: Path) -> None:

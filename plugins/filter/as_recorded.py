@@ -1,0 +1,21 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter ``as_recorded``: instances as the hosts have them recorded, with no more than a few options changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def as_recorded(instances: Sequence[Mapping[str, Any]], **options: Any) -> list[dict[str, Any]]:
+    """Each instance by its name, and the options that are not empty; whatever else is recorded stays."""
+    given = {key: value for key, value in options.items() if value not in (None, "")}
+    return [{"name": one["name"], **given} for one in instances]
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"as_recorded": as_recorded}

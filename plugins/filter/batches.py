@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter ``batches``: what a play's ``serial`` is for a rollout that begins with a few hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+DEFAULTS = {"canary": 1, "batch": "25%", "pause": 0}
+PERCENT = re.compile(r"([1-9][0-9]?|100)%")
+
+
+def batches(rollout: Mapping[str, Any] | None, hosts: int | None = None) -> list[Any]:
+    """The sizes of the batches, the last one repeating; with ``hosts`` as numbers, by Ansible's own rounding.
+
+    Raises AnsibleFilterError that names every problem at once.
+    """
+    if not isinstance(rollout or {}, Mapping):
+        raise AnsibleFilterError(f"llamacpp_rollout is a mapping of canary, batch and pause, and not {rollout!r}.")
+    wanted = {**DEFAULTS, **(rollout or {})}
+    problems = [f"it has no {key}; there are {', '.join(DEFAULTS)}." for key in wanted if key not in DEFAULTS]
+    if not _is_number(wanted["canary"]):
+        problems.append(f"canary is the number of hosts to begin with, 0 or more, and not {wanted['canary']!r}.")
+    if not (_is_number(wanted["batch"]) and int(wanted["batch"]) > 0) and not PERCENT.fullmatch(str(wanted["batch"])):
+        problems.append(f"batch is a number of hosts, or a share such as 25%, and not {wanted['batch']!r}.")
+    if not _is_number(wanted["pause"]):
+        problems.append(f"pause is a number of seconds, and not {wanted['pause']!r}.")
+    if problems:
+        raise AnsibleFilterError("llamacpp_rollout: " + " ".join(problems))
+    sizes = [wanted["batch"] if "%" in str(wanted["batch"]) else int(wanted["batch"])]
+    if int(wanted["canary"]):
+        sizes.insert(0, int(wanted["canary"]))
+    return sizes if hosts is None else [_count(size, hosts) for size in sizes]
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and re.fullmatch("[0-9]{1,6}", str(value)) is not None
+
+
+def _count(size: Any, hosts: int) -> int:
+    """A share of the hosts is rounded down, and is one at least."""
+    found = PERCENT.fullmatch(str(size))
+    return max(1, hosts * int(found[1]) // 100) if found else int(size)
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"batches": batches}

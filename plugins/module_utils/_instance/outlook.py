@@ -1,0 +1,163 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What there is to do about all declared instances of a host and their models, looked at in one go.
+
+Private to gpufleet.llamacpp; may change at any time.
+
+Each instance and each model is looked at by the code of the module that would bring it to its state. So a host with
+nothing to do is asked once, however many instances it has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_decide import decide
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_options import (
+    EXCLUSIVE,
+    MODEL,
+    TOGETHER,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Answer, Request, ensure
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module_options import INSTANCE
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
+
+# States in which a server needs no model.
+AT_REST = ("stopped", "absent")
+# What another instance, changed before, may give back: these problems need not be there any more when it is its turn.
+MAY_PASS = ("port: ", "gpus: ", "memory: ")
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The ways to the host, as in ensure.Request."""
+
+    home: str
+    run: Run
+    library: Callable[[str], bool]
+    hide: Callable[[str], object]
+
+
+@dataclass
+class Outlook:
+    """What there is to do (what llamacpp_plan returns), and every problem that stands in the way of any of it."""
+
+    plan: dict[str, list[Any]]
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def look(declared: Sequence[Mapping[str, Any]], ways: Ways, environ: Mapping[str, str], strict: bool) -> Outlook:
+    """Look at all of them; changes nothing, raises nothing.
+
+    ``declared`` is what the filter of that name, or as_recorded, returns. ``strict``: what nobody is going to bring is
+    a problem; in check mode an earlier task might have brought it.
+    """
+    found = Outlook({"models": [], "images": [], "instances": [], "undeclared": []})
+    served = [entry for entry in declared if entry.get("state") not in AT_REST]
+    for model in unique([entry["model"] for entry in served if "model" in entry]):
+        _look_at_model(model, ways, environ, found)
+    there = {model["path"] for model in found.plan["models"] if os.path.exists(os.path.expanduser(model["path"]))}
+    for entry in declared:
+        if entry in served and _path(entry) in there:
+            # What it will be is known when the model has been looked at whole, which is the next task's work.
+            found.plan["instances"].append(entry)
+        else:
+            _look_at_instance(entry, ways, strict, found)
+    names = [entry["name"] for entry in declared]
+    found.plan["undeclared"] = [name for name in record.names(ways.home) if name not in names]
+    found.plan["images"] = unique(found.plan["images"])
+    found.problems[:] = unique(found.problems)
+    found.warnings[:] = unique(found.warnings)
+    return found
+
+
+def unique(values: Sequence[Any]) -> list[Any]:
+    """The values, each once, in their order."""
+    return [value for place, value in enumerate(values) if value not in values[:place]]
+
+
+def _look_at_model(model: Mapping[str, Any], ways: Ways, environ: Mapping[str, str], found: Outlook) -> None:
+    """Add whether there is something to do about a model. Reads nothing of it: what is not on record is to be read."""
+    valid = ArgumentSpecValidator(MODEL, mutually_exclusive=EXCLUSIVE, required_together=TOGETHER).validate(
+        {**model, "home": ways.home}
+    )
+    params, problems = valid.validated_parameters, list(valid.error_messages)
+    if not problems:
+        quick = {**params, "verify": "never"}
+        try:
+            decision = decide(quick, environ, lambda: ways.library("requests"), ways.hide, foresee=False)
+        except (ModelError, FileChanged, FetchError, OSError) as error:
+            problems.append(str(error))
+        else:
+            problems += decision.plan.refusals
+            found.warnings += decision.wanted.warnings
+    if problems:
+        found.problems += [f"{model['path']}: {problem}" for problem in problems]
+        return
+    known = params["verify"] != "always" and all(file.trusted for file in decision.observed.files)
+    if decision.plan.actions or decision.plan.record or not known:
+        found.plan["models"].append(model)
+
+
+def _look_at_instance(entry: Mapping[str, Any], ways: Ways, strict: bool, found: Outlook) -> None:
+    """Add whether there is something to do about an instance, or what stands in the way."""
+    problems: Sequence[str]
+    try:
+        answer = _foretell(entry, ways)
+    except Refusal as refusal:
+        problems = refusal.problems
+        if found.plan["instances"] and all(problem.startswith(MAY_PASS) for problem in problems):
+            found.plan["instances"].append(entry)
+            found.warnings += [f"{entry['name']}: {problem}" for problem in problems]
+            problems = []
+    except (ManagerError, FetchError, FileChanged, OSError) as error:
+        problems = [str(error)]
+    else:
+        coming = [os.path.expanduser(model["path"]) for model in found.plan["models"]]
+        problems = [words for words in answer.missing if strict and not _comes(words, coming)]
+        found.warnings += [f"{entry['name']}: {words}" for words in answer.warnings if words not in answer.missing]
+        if answer.result["changed"] or answer.touched or answer.missing:
+            found.plan["instances"].append(entry)
+        if answer.image:
+            found.plan["images"].append(_as_options(entry, answer.image))
+    found.problems += [f"{entry['name']}: {problem}" for problem in problems]
+
+
+def _as_options(entry: Mapping[str, Any], image: Image) -> dict[str, Any]:
+    """The options of sif_image that bring the image to where the instance expects it."""
+    given = {key: entry.get(f"image_{key}") for key in ("auth_file", "no_https", "ca_path")}
+    options = {"path": image.path, "src": entry["image"], "sha256": image.sha256, "pull": entry.get("pull"), **given}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _comes(missing: str, coming: Sequence[str]) -> bool:
+    """Whether what a sentence of survey.look misses is one of the models that come, or a folder that they make."""
+    kind, path = missing.split()[:2]
+    if kind == "model:":
+        return os.path.dirname(path) in [os.path.dirname(model) for model in coming]
+    return kind == "binds:" and any(model.startswith(f"{path.rstrip('/')}/") for model in coming)
+
+
+def _path(entry: Mapping[str, Any]) -> Any:
+    """The model's path; None for an instance that stays as it is recorded."""
+    return (entry.get("model") or {}).get("path")
+
+
+def _foretell(entry: Mapping[str, Any], ways: Ways) -> Answer:
+    """What llamacpp_instance would answer in check mode."""
+    valid = ArgumentSpecValidator(INSTANCE).validate({**entry, "model": _path(entry), "home": ways.home})
+    if valid.error_messages:
+        raise Refusal(valid.error_messages)
+    return ensure(Request(valid.validated_parameters, ways.home, True, ways.run, ways.library, ways.hide))
