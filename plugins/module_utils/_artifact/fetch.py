@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.frontier import Frontier
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pace import Pace
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import (
     Gone,
@@ -30,13 +31,21 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progre
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import Changed
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, Place, Source
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import Job, Stream, Tally, Worker
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import (
+    READ_MAX,
+    Job,
+    Stream,
+    Tally,
+    Worker,
+)
 
 __all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "fetch", "inspect"]
 
 # What is asked for at once (facts: 16 MiB is fastest). At most so much per connection is fetched again when the process
 # dies.
 CHUNK = 16 << 20
+# Bytes that stay in memory until they are hashed: as much as the default connections can be ahead of it.
+MEMORY = 10 * CHUNK
 # How often a file may change at its source or its part vanish under us before we say so.
 ROUNDS = 4
 # A place that had this many connection-seconds and gives less than this part of the best one's rate is dropped.
@@ -195,7 +204,8 @@ class _Round:
             if_range = None if sha256 else remote.validator
             syncer = Syncer(part.handle, pieces, part.journal.claim, chunk, connections if remote.ranged else 1)
             pace = Pace(max_rate)
-            job = Job(places, pieces, part, syncer, self._tally, pace, if_range, self._ca_path, self._timeout)
+            blocks = Blocks(READ_MAX, MEMORY // READ_MAX)
+            job = Job(places, pieces, part, blocks, syncer, self._tally, pace, if_range, self._ca_path, self._timeout)
             digest = self._arrive(job, connections if remote.ranged else 0, progress, resumed)
             if sha256 in (None, digest):
                 part.deliver()
@@ -219,7 +229,7 @@ class _Round:
     def _arrive(self, job: Job, connections: int, progress: Callable[[Progress], None] | None, resumed: int) -> str:
         """Fetch and hash until all is here; the sha256. Raises what ended it."""
         pieces = job.pieces
-        frontier = Frontier(job.part.handle, pieces, job.part.facts.prefix, job.part.journal.note)
+        frontier = Frontier(job.part, pieces, job.blocks)
         meter: deque[tuple[float, int]] = deque()
         workers = [Worker(job, number) for number in range(connections)] or [Stream(job, 0)]
         try:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sha256 of a file while it arrives: a thread that follows the pieces in order and reads them from the page cache.
+"""The sha256 of a file while it arrives: a thread that follows the pieces in order, and reads what is not in memory.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import Part
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Piece, Pieces
 
 # Less would fit into a nearer cache of the core, and cost more for the turns that the threads of an interpreter take.
@@ -22,17 +22,23 @@ READ = 1 << 20
 class Frontier(threading.Thread):
     """Hashes piece after piece; ``digest`` is the sha256 once it ended well.
 
-    The state after each piece is the sha256 of the file so far, for nothing: ``note`` gets it. ``known`` has those of
-    an earlier fetch: a piece that was right then and reads differently now was damaged on the disk, and is fetched
-    again, alone.
+    The state after each piece is the sha256 of the file so far, for nothing: the journal gets it. It has those of an
+    earlier fetch: a piece that was right then and reads differently now was damaged on the disk, and is fetched again,
+    alone.
     """
 
-    def __init__(self, handle: int, pieces: Pieces, known: Mapping[int, str], note: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        pieces: Pieces,
+        blocks: Blocks,
+    ) -> None:
         super().__init__(name="sha256", daemon=True)
-        self._source = os.dup(handle)
+        self._source = os.dup(part.handle)
+        self._part = part
         self._pieces = pieces
-        self._known = dict(known)
-        self._note = note
+        self._blocks = blocks
+        self._known = dict(part.facts.prefix)
         self._buffer = page_aligned(READ)
         self.hashed = 0
         self.repaired: list[int] = []
@@ -51,6 +57,7 @@ class Frontier(threading.Thread):
         except BaseException as failure:  # pylint: disable=broad-exception-caught  # the fetching thread raises it
             self._pieces.fail(failure)
         finally:
+            self._blocks.hashing(False)
             os.close(self._source)
 
     def _next(self, before: hashlib._Hash, piece: Piece) -> hashlib._Hash | None:
@@ -58,10 +65,12 @@ class Frontier(threading.Thread):
         while True:
             with self._pieces.changed:
                 while not self._pieces.whole(piece.index) and not self._pieces.stopped:
+                    self._blocks.hashing(False)
                     self._pieces.changed.wait()
                 if self._pieces.stopped:
                     return None
             state = before.copy()
+            self._blocks.hashing(True)
             self._add(state, piece)
             digest = state.copy().hexdigest()
             expected = self._known.get(piece.index)
@@ -73,15 +82,28 @@ class Frontier(threading.Thread):
                     continue
                 self._known.clear()  # fetched again and the same: it is the old record that is wrong
             if expected != digest:
-                self._note(piece.index, digest)
+                self._part.journal.note(piece.index, digest)
             return state
 
     def _add(self, state: hashlib._Hash, piece: Piece) -> None:
         at = piece.start
+        # What another process writes to the same part as well is not what we have in memory, but what is in the file.
+        alone = self._part.is_ours_alone()
         while at < piece.end:
+            held = self._blocks.pop(at)
+            if held and alone:
+                block, data = held
+                state.update(data)
+                at += len(data)
+                self.hashed = at
+            if held:
+                self._blocks.give(held[0])
+            if held and alone:
+                continue
             count = os.preadv(self._source, [self._buffer[: piece.end - at]], at)
             if count == 0:
                 raise OSError(f"the partial file ends at byte {at}: it was cut from outside")
             state.update(self._buffer[:count])
             at += count
             self.hashed = at
+        self._blocks.forget(piece.end)

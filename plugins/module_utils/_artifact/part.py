@@ -20,6 +20,7 @@ import os
 import stat
 import time
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.journal import (
     Facts,
     Header,
@@ -148,13 +149,21 @@ class Part:
             old = [] if created else [one for one in journals(self.path) if not owner_lives(one)]
             self.facts = Facts() if created else gather(self.path, header)
             lengths = {index: min(chunk, size - index * chunk) for index in self.facts.have}
-            self.facts.have = {index: count for index, count in self.facts.have.items() if 0 < count <= lengths[index]}
+            self.facts.have = {
+                index: count if count == lengths[index] else count - count % ALIGN
+                for index, count in self.facts.have.items()
+                if 0 < count <= lengths[index]
+            }
             self.journal = Journal(self.path, header, self.facts)
             for path in old:  # ours says it all now
                 remove(path)
         except BaseException:
             os.close(self.handle)
             raise
+
+    def is_ours_alone(self) -> bool:
+        """Whether no other process of this host, or of another one, is known to write to it."""
+        return not any(_at_work(path) for path in journals(self.path) if path != self.journal.path)
 
     def check(self) -> bool:
         """True while the part is the one that we opened, False if another process delivered it; raises Gone else."""

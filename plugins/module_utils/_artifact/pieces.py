@@ -8,12 +8,12 @@ Private to gpufleet.llamacpp; may change at any time.
 from __future__ import annotations
 
 import heapq
-import os
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
 
 # An idle worker takes a piece over if its owner would need this many times as long for the rest, and these seconds
@@ -42,15 +42,16 @@ class Piece:
         came = self.at - self.began_at
         return (self.end - self.at) * (now - self.began) / came if came else float("inf")
 
-    def write(self, owner: object, handle: int, data: memoryview) -> bool:
+    def write(self, owner: object, writer: Writer, data: memoryview, aligned: bool) -> bool:
         """Write ``data`` where the piece stands; False, and nothing done, if ``owner`` lost it. Raises OSError."""
         with self.lock:
             if self.owner is not owner:
                 return False
             while data:
-                count = os.pwrite(handle, data, self.at)
+                count = writer.write(data, self.at, aligned)
                 self.at += count
                 data = data[count:]
+                aligned = aligned and count % ALIGN == 0
             return True
 
 

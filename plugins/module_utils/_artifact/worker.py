@@ -7,12 +7,12 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pace import Pace
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import Part
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Piece, Pieces
@@ -61,6 +61,7 @@ class Job:
     places: list[Place]
     pieces: Pieces
     part: Part
+    blocks: Blocks
     syncer: Syncer
     tally: Tally
     pace: Pace
@@ -78,9 +79,8 @@ class Worker(threading.Thread):
     def __init__(self, job: Job, number: int) -> None:
         super().__init__(name=f"fetch-{number}", daemon=True)
         self._job = job
-        self._source = os.dup(job.part.handle)
+        self._writer = Writer(job.part.path, job.part.handle)
         self._read = READ_MIN
-        self._buffer = page_aligned(READ_MAX)
         self._reading: tuple[float, Answer] | None = None
         self._cut = False
 
@@ -108,7 +108,7 @@ class Worker(threading.Thread):
         finally:
             if client is not None:
                 client.close()
-            os.close(self._source)
+            self._writer.close()
 
     def _choose(self) -> tuple[Place, Piece] | None:
         """A place with the fewest connections and a piece to ask it for, when there are; None when the job is over."""
@@ -197,20 +197,26 @@ class Worker(threading.Thread):
         """
         job = self._job
         most = READ_MAX if not job.pace.rate else min(max(int(job.pace.rate / 8), READ_MIN), READ_MAX)
-        wanted, written = min(self._read, most, limit), 0
+        wanted, written = min(self._read, most - most % ALIGN, limit), 0
         job.syncer.reserve(wanted)
+        block = job.blocks.take()
         try:
             mark = time.monotonic()
-            count = self._fill(client, answer, wanted, limit)
+            count = self._fill(client, answer, block[:wanted], limit)
             took = time.monotonic() - mark
             job.tally.add(count, place.mirror)
-            fresh = self._buffer[max(0, piece.at - at) : count]
+            start, skipped = piece.at, max(0, piece.at - at)
+            fresh = block[skipped:count]
             if fresh:
                 place.moved(len(fresh), took)
-                if not self._write(piece, fresh):
+                if not self._write(piece, fresh, skipped % ALIGN == 0):
                     return count, False
                 written = len(fresh)
         finally:
+            if written:
+                job.blocks.keep(block, start, fresh)
+            else:
+                job.blocks.give(block)
             job.syncer.wrote(wanted, written)
         if took < READ_FAST:
             self._read = min(self._read * 2, READ_MAX)
@@ -219,12 +225,12 @@ class Worker(threading.Thread):
         job.pace.wait(count)
         return count, True
 
-    def _fill(self, client: Client, answer: Answer, wanted: int, limit: int) -> int:
-        """Read at most ``wanted`` bytes into the buffer; raises Retry where there is none."""
+    def _fill(self, client: Client, answer: Answer, into: memoryview, limit: int) -> int:
+        """Read all of ``into``, less at the end of the body; raises Retry where there is nothing."""
         self._cut = False
         self._reading = (time.monotonic(), answer)
         try:
-            count = client.read(answer, self._buffer[:wanted])
+            count = client.read(answer, into)
         except Retry:
             if not self._cut:
                 raise
@@ -232,17 +238,17 @@ class Worker(threading.Thread):
         finally:
             self._reading = None
         if self._cut:
-            raise Retry(f"gave less than {wanted} bytes in {self._job.timeout:g} s")
+            raise Retry(f"gave less than {len(into)} bytes in {self._job.timeout:g} s")
         if not count:
             raise Retry(f"the body ended {limit} bytes early")
         return count
 
-    def _write(self, piece: Piece, data: memoryview) -> bool:
+    def _write(self, piece: Piece, data: memoryview, aligned: bool) -> bool:
         """Write to the part while it is ours; False when there is nothing more to do for this piece."""
         if not self._job.part.check():
             self._job.pieces.done_elsewhere()
             return False
-        return piece.write(self, self._source, data)
+        return piece.write(self, self._writer, data, aligned)
 
 
 class Stream(Worker):

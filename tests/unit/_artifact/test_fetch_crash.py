@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import journal as journal_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part as part_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import Writer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
     Fetched,
     FetchError,
@@ -279,11 +280,12 @@ def test_who_lost_a_piece_does_not_write(tmp_path: Path) -> None:
     pieces = Pieces(10, 10, {})
     place = Place(Source("http://a/"), False)
     with pieces.changed, (tmp_path / "file").open("w+b") as file:
-        piece = pieces.take("first", place)
-        assert piece is not None and piece.write("first", file.fileno(), memoryview(b"12345"))
+        piece, writer = pieces.take("first", place), Writer(file.name, file.fileno())
+        assert piece is not None and piece.write("first", writer, memoryview(b"12345"), True)
         piece.owner = "second"
-        assert not piece.write("first", file.fileno(), memoryview(b"late"))
-        assert piece.write("second", file.fileno(), memoryview(b"67890"))
+        assert not piece.write("first", writer, memoryview(b"late"), True)
+        assert piece.write("second", writer, memoryview(b"67890"), True)
+        writer.close()
         assert file.read() == b"1234567890"
 
 

@@ -1,0 +1,133 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stays in memory until it is hashed, and writing past the page cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import direct
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, page_aligned
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
+
+SIZE = 4 * ALIGN
+
+
+def filled(blocks: Blocks, at: int, byte: bytes) -> None:
+    block = blocks.take()
+    block[:] = byte * SIZE
+    blocks.keep(block, at, block)
+
+
+def test_what_is_kept_is_had_once() -> None:
+    blocks = Blocks(SIZE, 2)
+    filled(blocks, 0, b"a")
+    block, data = blocks.pop(0) or pytest.fail("it is not held")
+    assert bytes(data) == b"a" * SIZE
+    assert blocks.pop(0) is None
+    blocks.give(block)
+    assert blocks.take() is block
+
+
+def test_without_room_what_would_be_hashed_last_goes() -> None:
+    blocks = Blocks(SIZE, 2)
+    filled(blocks, SIZE, b"b")
+    filled(blocks, 0, b"a")
+    filled(blocks, 2 * SIZE, b"c")
+    assert blocks.pop(SIZE) is None
+    assert blocks.pop(0) and blocks.pop(2 * SIZE)
+
+
+def test_without_room_the_hashing_is_waited_for() -> None:
+    blocks = Blocks(SIZE, 1)
+    filled(blocks, 0, b"a")
+    blocks.hashing(True)
+    taken: list[memoryview] = []
+    waiting = threading.Thread(target=lambda: taken.append(blocks.take()), daemon=True)
+    waiting.start()
+    waiting.join(0.2)
+    assert not taken, "a block was taken away that was about to be hashed"
+    block, dummy = blocks.pop(0) or pytest.fail("it is not held")
+    blocks.give(block)
+    waiting.join(5)
+    assert taken == [block]
+
+
+def test_nobody_waits_for_a_hashing_that_waits_for_bytes() -> None:
+    blocks = Blocks(SIZE, 1)
+    filled(blocks, SIZE, b"b")
+    blocks.hashing(True)
+    taken: list[memoryview] = []
+    waiting = threading.Thread(target=lambda: taken.append(blocks.take()), daemon=True)
+    waiting.start()
+    blocks.hashing(False)
+    waiting.join(5)
+    assert len(taken) == 1
+
+
+def test_a_few_bytes_are_not_worth_a_block() -> None:
+    blocks = Blocks(SIZE, 1)
+    block = blocks.take()
+    blocks.keep(block, 0, block[: SIZE // 4])
+    assert blocks.pop(0) is None and blocks.take() is block
+
+
+def test_what_is_hashed_is_forgotten() -> None:
+    blocks = Blocks(SIZE, 3)
+    filled(blocks, 0, b"a")
+    filled(blocks, 5 * SIZE, b"b")
+    blocks.forget(SIZE)
+    assert blocks.pop(0) is None and blocks.pop(5 * SIZE)
+
+
+@pytest.fixture(params=[True, False], ids=["direct", "through the page cache"])
+def good(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system is good at direct writes."""
+    wanted = bool(request.param)
+    if wanted and not direct.is_good_at(str(tmp_path)):
+        pytest.skip("the file system of temporary files is not good at direct writes")
+    monkeypatch.setattr(direct, "is_good_at", lambda path: wanted)
+    return wanted
+
+
+def test_every_byte_is_written(good: bool, tmp_path: Path) -> None:
+    """Aligned ones, the end of the file, and what lies across."""
+    path = tmp_path / "file"
+    content = os.urandom(3 * ALIGN + 100)
+    memory = page_aligned(4 * ALIGN)
+    with path.open("w+b") as file:
+        writer = Writer(str(path), file.fileno())
+        at = 0
+        while at < len(content):
+            # Once from memory that is not aligned.
+            skip = 8 if at == ALIGN else 0
+            part = content[at : at + ALIGN] if at <= ALIGN else content[at:]
+            memory[skip : skip + len(part)] = part
+            at += writer.write(memory[skip : skip + len(part)], at, skip == 0)
+        writer.close()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [1, ALIGN, 5_000_000, (1 << 20) * 40 + 17])
+def test_a_fetch_either_way(good: bool, size: int, tmp_path: Path) -> None:
+    content = os.urandom(size)
+    with FaultServer(content) as server:
+        done = fetch([Source(server.url)], str(tmp_path / "x"), size=None, sha256=hashlib.sha256(content).hexdigest())
+    assert done.size == size and (tmp_path / "x").read_bytes() == content
+
+
+def test_less_memory_than_what_comes(good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not stay in memory is read from the file."""
+    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch as engine
+
+    monkeypatch.setattr(engine, "MEMORY", 2 << 20)
+    content = os.urandom(40 << 20)
+    with FaultServer(content) as server:
+        fetch([Source(server.url)], str(tmp_path / "x"), size=None, sha256=hashlib.sha256(content).hexdigest())
+    assert (tmp_path / "x").read_bytes() == content
