@@ -27,7 +27,6 @@ from testinfra.host import Host
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 INVENTORY = ROOT / "inventory/lab"
-PLAYBOOK = ROOT / "playbooks/deploy-4403.yml"
 HOST = "gpu1"
 NAME = "4403-glm-4.7-flash-q4"
 LAB = os.environ.get("LAB") or "molecule"
@@ -61,17 +60,64 @@ SITES = {
     "artifacts": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "faults": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "wrong_input": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+    "services": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+    "fleet": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
 }
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What ansible-playbook said: everything in one text, the numbers of its recap, and the tasks that changed."""
+    """What ansible-playbook said: everything in one text, the numbers of its recap, and the tasks that changed.
+
+    The numbers are of the only host, or of the first; ``recap`` has those of all hosts.
+    """
 
     output: str = field(repr=False)
     changed: int
     failed: int
     tasks: frozenset[str]
+    recap: dict[str, dict[str, int]]
+    code: int
+
+
+def said(output: str, code: int) -> Deployed:
+    """What the output of ansible-playbook means."""
+    counts = {
+        host: {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)", numbers)}
+        for host, numbers in re.findall(r"^(\S+)\s+: (ok=.*)$", output, re.MULTILINE)
+    }
+    parts = [part.partition("] ***") for part in output.split("TASK [")[1:]]
+    tasks = {name.rpartition(" : ")[2] for name, dummy, told in parts if "changed: [" in told}
+    first = next(iter(counts.values()), {"changed": 0, "failed": 0})  # a playbook that is refused has no recap
+    return Deployed(output, first["changed"], first["failed"], frozenset(tasks), counts, code)
+
+
+def overrides(name: str = NAME, **settings: Any) -> dict[str, Any]:
+    """The lab's settings of all instances, with some of one instance changed."""
+    variables = yaml.safe_load((INVENTORY / "group_vars/lab.yml").read_text())
+    found: dict[str, Any] = variables["llamacpp_instance_overrides"]
+    found[name] = {**found[name], **settings}
+    return found
+
+
+def play(playbook: str, *words: str, **variables: Any) -> subprocess.Popen[str]:
+    """Begin to run a playbook of the collection on the lab's hosts; do not wait for it."""
+    argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", json.dumps(variables), *words]
+    return subprocess.Popen(
+        [*argv, ROOT / "playbooks" / f"{playbook}.yml"],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def played(playbook: str, *words: str, **variables: Any) -> Deployed:
+    """The same, and wait for it."""
+    with play(playbook, *words, **variables) as running:
+        output = running.communicate()[0]
+    return said(output, running.returncode)
 
 
 class Instance:
@@ -168,13 +214,14 @@ def site() -> Site:
 
 
 @pytest.fixture(scope="session")
-def connect() -> Iterator[Callable[[str], Host]]:
-    """A way to the lab's host as a user, over one ssh connection for all commands of a test run."""
+def connect() -> Iterator[Callable[..., Host]]:
+    """A way to a host of the lab as a user, over one ssh connection for all commands of a test run."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def as_user(user: str) -> Host:
+        def as_user(user: str, name: str = HOST) -> Host:
             config = ROOT / ".lab/run" / LAB / "ssh_config"
-            return testinfra.get_host(f"ssh://{user}@{HOST}", ssh_config=str(config), controlpath=f"{folder}/{user}")
+            control = f"{folder}/{user}-{name}"
+            return testinfra.get_host(f"ssh://{user}@{name}", ssh_config=str(config), controlpath=control)
 
         yield as_user
 
@@ -195,16 +242,34 @@ def begin(site: Site) -> Callable[..., subprocess.Popen[str]]:
     """Begin to run deploy-4403.yml with the lab's settings and what a test wants differently; do not wait for it."""
 
     def run(*words: str, **settings: Any) -> subprocess.Popen[str]:
-        variables = yaml.safe_load((INVENTORY / "group_vars/lab.yml").read_text())
-        overrides = variables["llamacpp_instance_overrides"]
-        overrides[NAME].update(settings)
-        extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides}
-        argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-l", HOST, "-e", json.dumps(extra), *words, PLAYBOOK]
-        return subprocess.Popen(
-            argv, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides(**settings)}
+        return play("deploy-4403", "-l", HOST, *words, **extra)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_playbook() -> Callable[..., Deployed]:
+    """Run a playbook of the collection by its name, on the lab's hosts, with these variables."""
+    return played
+
+
+@pytest.fixture(scope="session")
+def begin_playbook() -> Callable[..., subprocess.Popen[str]]:
+    """Begin to run it."""
+    return play
+
+
+@pytest.fixture(scope="session")
+def changed_overrides() -> Callable[..., dict[str, Any]]:
+    """llamacpp_instance_overrides with some settings of one instance changed."""
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def meaning() -> Callable[[str, int], Deployed]:
+    """What an output and an exit status say."""
+    return said
 
 
 @pytest.fixture(scope="session")
@@ -214,11 +279,7 @@ def deploy(begin: Callable[..., subprocess.Popen[str]]) -> Callable[..., Deploye
     def run(*words: str, **settings: Any) -> Deployed:
         with begin(*words, **settings) as running:
             output = running.communicate()[0]
-        recap = re.search(r"changed=(\d+).*failed=(\d+)", output)
-        assert recap, output
-        parts = [part.partition("] ***") for part in output.split("TASK [")[1:]]
-        tasks = {name.rpartition(" : ")[2] for name, dummy, said in parts if "changed: [" in said}
-        return Deployed(output, int(recap[1]), int(recap[2]), frozenset(tasks))
+        return said(output, running.returncode)
 
     return run
 

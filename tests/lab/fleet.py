@@ -156,6 +156,8 @@ def _make_keys(lab: Lab) -> None:
         "UserKnownHostsFile": f'"{lab.run}/known_hosts"',
         "StrictHostKeyChecking": "yes",
         "ConnectTimeout": 10,
+        "ServerAliveInterval": 3,
+        "ServerAliveCountMax": 3,
         "LogLevel": "ERROR",
     }
     text = "".join(f"Host {name}\n    HostName {address}\n" for name, address in addresses(lab).items())

@@ -33,8 +33,8 @@ PACKAGES = "nginx-light docker-registry btrfs-progs"
 OLAH = REPO / ".build" / "olah"
 OLAH_PINS = REPO / "requirements" / "olah.txt"
 
-# 272 tensors: three parts.
-SPLIT_TENSORS = 100
+# Of 272 tensors: in as many parts, so many tensors each.
+SPLITS = {3: 100, 5: 60}
 SPLIT_PREFIX = MODEL_NAME.removesuffix(".gguf")
 
 
@@ -43,7 +43,8 @@ class Stock:
     """Where the built things lie."""
 
     programs: Path
-    split: Path
+    three: Path
+    five: Path
 
     def program(self, name: str) -> list[str | Path]:
         """The beginning of the command that runs one of the programs, with the libraries that it came with."""
@@ -54,10 +55,10 @@ class Stock:
 
 def build(images: Images) -> Stock:
     """Build what is missing."""
-    split_key = digest(VERSION, MODEL_PACKAGE, MODEL_SHA256, SPLIT_TENSORS)
     stock = Stock(
         programs=built_path("programs", digest(VERSION, PACKAGES.split(), EXCLUDED)),
-        split=built_path("split", split_key),
+        three=built_path("split", digest(VERSION, MODEL_PACKAGE, MODEL_SHA256, SPLITS[3])),
+        five=built_path("split", digest(VERSION, MODEL_PACKAGE, MODEL_SHA256, SPLITS[5])),
     )
     if not all(path.exists() for path in vars(stock).values()):
         with exclusive(CACHE / "lock", "another lab is building"):
@@ -65,7 +66,8 @@ def build(images: Images) -> Stock:
             for left in CACHE.glob("building-*"):
                 remove_tree(left)
             build_once(stock.programs, _build_programs)
-            build_once(stock.split, lambda new: _build_split(new, images))
+            build_once(stock.three, lambda new: _build_split(new, images, 3))
+            build_once(stock.five, lambda new: _build_split(new, images, 5))
     with exclusive(CACHE / "olah.lock", "another lab is installing olah"):
         (CACHE / "log").mkdir(exist_ok=True)
         fill = [sys.executable, REPO / "tools" / "fill_venv.py", OLAH, OLAH_PINS]
@@ -78,13 +80,13 @@ def _build_programs(new: Path) -> None:
     mmdebstrap("programs", new, "extract", ["trixie"], PACKAGES, [])
 
 
-def _build_split(new: Path, images: Images) -> None:
-    say("splitting the model (about 5 s)")
+def _build_split(new: Path, images: Images, parts: int) -> None:
+    say(f"splitting the model into {parts} (about 5 s)")
     binds = {images.model: "/build/model", images.sif: "/build/sif"}
     command = ["apptainer", "exec", "--bind", "/build", f"/build/sif/{SIF_NAME}"]
-    command += ["llama-gguf-split", "--split", "--split-max-tensors", str(SPLIT_TENSORS)]
+    command += ["llama-gguf-split", "--split", "--split-max-tensors", str(SPLITS[parts])]
     command += [f"/build/model/{MODEL_NAME}", f"/build/out/{SPLIT_PREFIX}"]
     in_scratch_host("split", new, images.root, binds, command, log_of(new))
-    if len(list(new.glob("*-of-00003.gguf"))) != 3:
+    if len(list(new.glob(f"*-of-{parts:05d}.gguf"))) != parts:
         found = ", ".join(sorted(path.name for path in new.iterdir()))
-        raise LabError(f"llama-gguf-split made {found or 'nothing'} of {MODEL_NAME}, expected three parts")
+        raise LabError(f"llama-gguf-split made {found or 'nothing'} of {MODEL_NAME}, expected {parts} parts")

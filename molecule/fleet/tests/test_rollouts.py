@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: gpufleet.llamacpp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change over three hosts: which host comes when, what becomes of the others where one fails, and the run after it.
+
+Each change is another context, so what a host runs tells where it is.
+"""
+
+import re
+import time
+
+import pytest
+
+NAME = "4403-glm-4.7-flash-q4"
+HOME = "/home/operator/llamacpp"
+HOSTS = ("gpu1", "gpu2", "gpu3")
+EXTRA = {"name": "4404-extra", "port": 4404, "model": "SmolLM2-135M-Instruct.Q4_1.gguf", "context_size": 2048}
+
+
+class Fleet:
+    """The hosts from outside, and rollouts over them."""
+
+    def __init__(self, hosts, run_playbook, begin_playbook, overrides):
+        self.hosts, self.run_playbook, self.begin_playbook, self.overrides = (
+            hosts,
+            run_playbook,
+            begin_playbook,
+            overrides,
+        )
+
+    def _variables(self, settings, variables):
+        return {"llamacpp_instance_overrides": self.overrides(**settings), **variables}
+
+    def deploy(self, *words, rollout=None, **settings):
+        more = {"llamacpp_rollout": rollout} if rollout else {}
+        return self.run_playbook("deploy-4403", *words, **self._variables(settings, more))
+
+    def begin(self, *words, **settings):
+        return self.begin_playbook("deploy-4403", *words, **self._variables(settings, {}))
+
+    def serving(self, names=HOSTS):
+        """By host, the pid and the context of the server that answers."""
+        found = {}
+        for name in names:
+            health = self.hosts[name].run("curl -s -o /dev/null -m 5 -w '%{http_code}' http://127.0.0.1:4403/health")
+            assert health.stdout == "200", f"{name}: {health.stdout}"
+            (line,) = self.hosts[name].check_output("pgrep -ax llama-server").splitlines()
+            found[name] = (int(line.split()[0]), int(re.search(r" -c (\d+)", line)[1]))
+        return found
+
+    def contexts(self):
+        return {name: context for name, (dummy, context) in self.serving().items()}
+
+
+@pytest.fixture(scope="session")
+def fleet(connect, run_playbook, begin_playbook, changed_overrides):
+    return Fleet({name: connect("root", name) for name in HOSTS}, run_playbook, begin_playbook, changed_overrides)
+
+
+def table(output):
+    """What the rollout's table says of each host."""
+    lines = output[output.index("HOST  OUTCOME") :].splitlines()
+    words = "deployed|unchanged|FAILED|LOST|not reached|unreachable|would change|WOULD FAIL"
+    return {found[1]: found[2] for line in lines if (found := re.match(rf"(gpu\d)  ({words})\b", line))}
+
+
+def batches(output):
+    """The hosts of each batch, in which instances were brought to their state."""
+    parts = output.split("PLAY [Deploy ")[1:]
+    return [sorted(set(re.findall(r"(?:changed|ok|failed): \[(gpu\d)\] => \(item=4403", part))) for part in parts]
+
+
+def test_one_host_first_and_then_the_batches(fleet):
+    before = fleet.serving()
+    foretold = fleet.deploy("--check", context_size=4096)
+    assert foretold.code == 0 and table(foretold.output) == dict.fromkeys(HOSTS, "would change"), foretold.output
+    assert fleet.serving() == before
+
+    done = fleet.deploy(context_size=4096, rollout={"batch": 2})
+
+    assert done.code == 0, done.output
+    assert batches(done.output) == [["gpu1"], ["gpu2", "gpu3"]]
+    assert table(done.output) == dict.fromkeys(HOSTS, "deployed")
+    assert fleet.contexts() == dict.fromkeys(HOSTS, 4096)
+    again = fleet.deploy(context_size=4096)
+    assert again.code == 0 and all(numbers["changed"] == 0 for numbers in again.recap.values()), again.output
+    assert "PLAY [Deploy GLM-4.7-Flash on port 4403]" in again.output and "no hosts matched" in again.output
+
+
+def test_a_rollout_stops_at_the_first_host_that_fails(fleet):
+    """The model of one host answers another way than that of the others: its gate fails, and it goes back."""
+    before = fleet.serving()
+    pattern = "{{ 'NEVER' if inventory_hostname == 'gpu2' else '.' }}"
+    question = [{"prompt": "What is the capital of France?", "pattern": pattern}]
+
+    failed = fleet.deploy(context_size=6144, gate_prompts=question, rollout={"batch": 1})
+
+    assert failed.code != 0
+    assert table(failed.output) == {"gpu1": "deployed", "gpu2": "FAILED", "gpu3": "not reached"}, failed.output
+    assert "Back on the release of" in failed.output[failed.output.index("HOST  OUTCOME") :]
+    now = fleet.serving()
+    assert {name: context for name, (dummy, context) in now.items()} == {"gpu1": 6144, "gpu2": 4096, "gpu3": 4096}
+    assert now["gpu3"] == before["gpu3"], "it was not to be touched"
+
+    # Mended, the run goes on where it stands: the first host with something to do is the canary now.
+    kept = fleet.serving()["gpu1"]
+    mended = fleet.deploy(context_size=6144, rollout={"batch": 1})
+    assert mended.code == 0, mended.output
+    assert table(mended.output) == {"gpu1": "deployed", "gpu2": "deployed", "gpu3": "deployed"}
+    assert fleet.contexts() == dict.fromkeys(HOSTS, 6144)
+    assert fleet.serving()["gpu1"][0] == kept[0], "what runs as wanted is not restarted"
+
+
+def test_what_stands_in_the_way_of_one_host_is_known_before_any_is_touched(fleet, lab, tmp_path):
+    before = fleet.serving()
+    gpu = "gpu 2 GPU-2f5a1c00-fa4e-4e56-8d4c-000000000002 00000000:9C:00.0 143771 625 143000 0 0 1 0 0 NVIDIA H200 NVL"
+    (tmp_path / "gpus").write_text(f"auto rss\n{gpu}\n")
+    lab("gpu", "gpu3", "set", str(tmp_path / "gpus"))
+    try:
+        refused = fleet.deploy(context_size=4096)
+    finally:
+        lab("gpu", "gpu3", "unset")
+
+    assert refused.code != 0
+    assert "does not fit on GPU 2" in refused.output
+    words = re.sub(r"\s+", " ", refused.output)
+    assert "gpu3 is not ready, as said above, so no server was touched on any host." in words
+    assert "--limit '!gpu3'" in words.replace("''", "'")
+    assert fleet.serving() == before
+    assert {name: numbers["failed"] for name, numbers in refused.recap.items()} == {"gpu1": 0, "gpu2": 0, "gpu3": 1}
+
+
+def test_a_model_that_does_not_arrive_costs_no_service(fleet):
+    before = fleet.serving()
+    url = "{{ lab_model_url if inventory_hostname != 'gpu2' else lab_url ~ '/models/nowhere.gguf' }}"
+    model = {
+        "path": "other.gguf",
+        "url": url,
+        "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    }
+
+    failed = fleet.deploy(model=model)
+
+    assert failed.code != 0 and "HTTP 404" in failed.output, failed.output
+    assert fleet.serving() == before
+
+
+def test_a_host_that_cannot_be_reached_is_left_out_and_said(fleet, lab):
+    before = fleet.serving()
+    lab("cut", "gpu1")
+    try:
+        done = fleet.deploy(context_size=4096)
+    finally:
+        lab("join", "gpu1")
+
+    assert done.code == 4, done.output
+    assert table(done.output) == {"gpu1": "unreachable", "gpu2": "deployed", "gpu3": "deployed"}
+    assert fleet.contexts() == {"gpu1": 6144, "gpu2": 4096, "gpu3": 4096}
+    assert fleet.serving()["gpu1"] == before["gpu1"]
+    after = fleet.deploy(context_size=4096)
+    assert after.code == 0 and table(after.output)["gpu1"] == "deployed", after.output
+
+
+def test_a_host_that_reboots_in_the_middle(fleet, lab, meaning):
+    """The connection breaks while the host is changed: it is told as lost, the others stay, the run after goes on."""
+    before = fleet.serving()
+    with fleet.begin(context_size=6144) as running:
+        deadline = time.monotonic() + 60
+        while fleet.hosts["gpu1"].run(f"test -d /proc/{before['gpu1'][0]}").rc != 1:
+            assert time.monotonic() < deadline, "the old server was not stopped"
+        lab("reboot", "gpu1")
+        lost = meaning(running.communicate()[0], running.wait())
+
+    assert lost.code != 0
+    assert table(lost.output) == {"gpu1": "LOST", "gpu2": "not reached", "gpu3": "not reached"}, lost.output
+    assert {name: fleet.serving()[name] for name in ("gpu2", "gpu3")} == {
+        name: before[name] for name in ("gpu2", "gpu3")
+    }
+    after = fleet.deploy(context_size=6144)
+    assert after.code == 0, after.output
+    assert fleet.contexts() == dict.fromkeys(HOSTS, 6144)
+
+
+def test_two_people_at_once(fleet, meaning):
+    """Each host is changed by one after the other, and the last one's wish holds; nobody's run ends in a mixture."""
+    with fleet.begin(context_size=4096) as one, fleet.begin(context_size=8192) as two:
+        first = meaning(one.communicate()[0], one.wait())
+        second = meaning(two.communicate()[0], two.wait())
+
+    assert "Traceback" not in first.output + second.output
+    for run in (first, second):
+        assert run.code == 0 or "is being changed" in run.output or "holds" in run.output, run.output
+    contexts = fleet.contexts()
+    assert set(contexts.values()) <= {4096, 8192}
+    settled = fleet.deploy(context_size=8192)
+    assert settled.code == 0, settled.output
+    assert fleet.contexts() == dict.fromkeys(HOSTS, 8192)
+
+
+def test_batches_that_the_inventory_says_are_refused_in_words(fleet):
+    wrong = fleet.deploy(context_size=4096, rollout={"canary": 1, "batches": 2})
+    assert wrong.code != 0 and "llamacpp_rollout: it has no batches; there are canary, batch, pause." in wrong.output
+
+
+def test_what_is_not_declared_is_listed_and_removed_on_demand_alone(fleet):
+    """deploy.yml, where the inventory declares all that the hosts are to have."""
+    gpu1 = fleet.hosts["gpu1"]
+
+    def deploy(*words, **variables):
+        return fleet.run_playbook("deploy", "-l", "gpu1", *words, llamacpp_instances=[EXTRA], **variables)
+
+    listed = deploy()
+    assert listed.code == 0, listed.output
+    assert f"Not declared for gpu1, and left alone: {NAME}." in re.sub(r"\s+", " ", listed.output)
+    assert gpu1.check_output("pgrep -cx llama-server") == "2"
+
+    for variables in ({"instance": "4404"}, {"llamacpp_instances": []}):
+        wish = {"llamacpp_instances": [EXTRA], "llamacpp_prune": True, **variables}
+        refused = fleet.run_playbook("deploy", "-l", "gpu1", **wish)
+        assert refused.code != 0 and "llamacpp_prune removes what is not declared" in refused.output, refused.output
+    assert gpu1.check_output("pgrep -cx llama-server") == "2"
+
+    foretold = deploy("--check", llamacpp_prune=True)
+    assert (foretold.code, foretold.changed) == (0, 1), foretold.output
+    assert gpu1.file(f"{HOME}/{NAME}").exists
+    done = deploy(llamacpp_prune=True)
+    assert (done.code, done.changed) == (0, 1), done.output
+    assert not gpu1.file(f"{HOME}/{NAME}").exists
+    assert "--port 4404" in gpu1.check_output("pgrep -ax llama-server")
+    again = deploy(llamacpp_prune=True)
+    assert (again.code, again.changed) == (0, 0), again.output
