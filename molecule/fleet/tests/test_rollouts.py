@@ -28,7 +28,8 @@ class Fleet:
         )
 
     def _variables(self, settings, variables):
-        return {"llamacpp_instance_overrides": self.overrides(**settings), **variables}
+        # Which hosts are proven is the subject, not how much: that has tests elsewhere.
+        return {"llamacpp_instance_overrides": self.overrides(gate="completion", **settings), **variables}
 
     def deploy(self, *words, rollout=None, **settings):
         more = {"llamacpp_rollout": rollout} if rollout else {}
