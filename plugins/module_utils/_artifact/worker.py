@@ -197,7 +197,7 @@ class Worker(threading.Thread):
         """
         job = self._job
         most = READ_MAX if not job.pace.rate else min(max(int(job.pace.rate / 8), READ_MIN), READ_MAX)
-        wanted, written = min(self._read, most - most % ALIGN, limit), 0
+        wanted, written, start = min(self._read, most - most % ALIGN, limit), 0, piece.at
         job.syncer.reserve(wanted)
         block = job.blocks.take()
         try:
