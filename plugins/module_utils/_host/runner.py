@@ -74,6 +74,7 @@ class Launch(NamedTuple):
     state_file: str = ""  # elsewhere than in the instance's folder, which a host's unit may not write to
     api_key_file: str | None = None
     log: str | None = None
+    files: tuple[str, ...] = ()  # what the server reads, as the host calls it
     drain_timeout: float = 60.0
     stop_timeout: float = 30.0
     stall_timeout: float = 600.0
@@ -94,6 +95,15 @@ def read_launch(directory: str) -> Launch:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} holds no valid launch ({error!r}); deploy the instance again") from error
     return launch
+
+
+def stamp(path: str) -> list[int] | None:
+    """Inode, size in bytes and mtime in ns of a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def read_key(path: str | None) -> str | None:
@@ -378,8 +388,8 @@ class Runner:
         self.last_seen: Any = None
         me = process(os.getpid())
         self.state: dict[str, Any] = {"runner_pid": os.getpid(), "runner_start": me and me.start, "boot": boot_id()}
-        self.state.update(launch=launch.id, started=None, container_pid=None, server_pid=None, server_start=None)
-        self.state.update(ready=None, cut=0, exit=None)
+        self.state.update(launch=launch.id, files={}, container_pid=None, server_pid=None, server_start=None)
+        self.state.update(started=None, ready=None, cut=0, exit=None)
 
     def run(self) -> int:
         """Start, watch, stop, clean up; returns the exit status for the manager."""
@@ -456,7 +466,7 @@ class Runner:
     def start(self) -> None:
         """Start the container in a session of its own: see clear(), and a Ctrl-C at our terminal is not for it."""
         self.log.mark(f"starting {self.launch.id}")
-        self.save(started=time.time())
+        self.save(started=time.time(), files={path: stamp(path) for path in self.launch.files})
         if health(self.launch.url, PROBE_TIMEOUT) is not None:  # or we would take its answers for those of our server
             self.log.mark(f"something else answers at {self.launch.url} already")
             self.status = 1

@@ -70,14 +70,26 @@ def look(argv: Sequence[str], image: str, run: Run, *, home: str, sha256: str | 
     ``sha256``: of the image; without it nothing is remembered. ``remember``: whether a file may be written.
     """
     server = argv.index(image) + 1
-    path = os.path.join(home, SHARED, FOLDER, f"{sha256}.json") if sha256 else None
-    known = _remembered(path, argv[server]) if path else None
+    known = remembered(argv[server], home=home, sha256=sha256)
     if known:
         return known
     said = _ask(argv[:server], argv[server], run)
-    if path and remember and said.options:
-        _remember(path, argv[server], said)
+    if sha256 and remember and said.options:
+        _remember(_path(home, sha256), argv[server], said)
     return said
+
+
+def remembered(server: str, *, home: str, sha256: str | None) -> ImageSays | None:
+    """What is remembered of the image with this digest, without asking it."""
+    if not sha256:
+        return None
+    try:
+        value = read_json(_path(home, sha256))
+        if not isinstance(value, dict) or (value["reader"], value["server"]) != (READER, server):
+            return None
+        return _from(value)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def bounded(argv: Sequence[str]) -> list[str]:
@@ -107,14 +119,8 @@ def cuda(text: str) -> tuple[tuple[int, int] | None, bool]:
     return (int(match[1]), int(match[2])) if match else None, bool(COMPATIBLE.search(text))
 
 
-def _remembered(path: str, server: str) -> ImageSays | None:
-    try:
-        value = read_json(path)
-        if not isinstance(value, dict) or (value["reader"], value["server"]) != (READER, server):
-            return None
-        return _from(value)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
+def _path(home: str, sha256: str) -> str:
+    return os.path.join(home, SHARED, FOLDER, f"{sha256}.json")
 
 
 def _from(value: Mapping[str, Any]) -> ImageSays:

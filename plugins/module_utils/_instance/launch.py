@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
 
@@ -139,6 +140,18 @@ def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str
     return [*argv, spec.image, *command]
 
 
+def server_files(spec: Spec) -> list[str]:
+    """What the server reads, as the host calls it: image, every part of the model, keys, and files that args name."""
+    binds = all_binds(spec)
+    named = [outside(word, binds) for word in spec.args if word.startswith("/")]
+    keys = [spec.api_key_file] if spec.api_key_file else []
+    try:
+        parts = gguf.split_paths(spec.model)
+    except gguf.GgufError:  # the survey says what is wrong with it
+        parts = [spec.model]
+    return list(dict.fromkeys([spec.image, *parts, *keys, *named]))
+
+
 def probe_url(spec: Spec) -> str:
     """Where this host reaches the instance: the address it listens on, or loopback where it listens on all."""
     address = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(spec.host, spec.host).strip("[]")
@@ -157,6 +170,7 @@ def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> dict
         "url": probe_url(spec),
         "api_key_file": spec.api_key_file,
         "state_file": state_file,
+        "files": server_files(spec),
         "log": log,
         "drain_timeout": spec.drain_timeout,
         "stop_timeout": STOP_TIMEOUT,

@@ -176,4 +176,21 @@ def observe(
         running_launch=now.get("launch"),
         ready=bool(now.get("ready")) or not now,
         ended=(now.get("exit") or {}).get("status"),
+        replaced=tuple(replaced(now, want.record if want else {})),
     )
+
+
+def replaced(state: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
+    """The files that are not the ones any more which the running server has opened, by the runner's account of it.
+
+    What a record has a digest of, the model and the image, is another file when its inode is: their content is looked
+    after by the digest, and a touch must not have 200 GB loaded anew. A missing file is for others to report.
+    """
+    known = [file["path"] for file in (value.get("model") or {}).get("files") or ()]
+    known.append((value.get("spec") or {}).get("image"))
+    found = []
+    for path, was in (state.get("files") or {}).items():
+        now = runner.stamp(path)
+        if was and now and (was[:1] != now[:1] if path in known else was != now):
+            found.append(path)
+    return found

@@ -48,7 +48,7 @@ class Observed:
 
     ``former_active``: it runs under the recorded manager, where another one is wanted; ``unit`` is the wanted one's.
     ``ready``: whether the running launch has been ready since its start; ``ended``: the exit status of one whose runner
-    waits before it lets itself be started again.
+    waits before it lets itself be started again; ``replaced``: files that are not the ones any more which it reads.
     """
 
     record: Mapping[str, Any] | None = None
@@ -60,6 +60,7 @@ class Observed:
     running_launch: str | None = None
     ready: bool = True
     ended: int | None = None
+    replaced: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -117,7 +118,9 @@ def restart_reason(wanted: Wanted, observed: Observed) -> str | None:
     if moved:
         return moved
     if observed.running_launch == wanted.record["launch"]["id"]:
-        return None if observed.ended is None else f"it ended with exit status {observed.ended}, and is down"
+        if observed.ended is not None:
+            return f"it ended with exit status {observed.ended}, and is down"
+        return f"replaced since it was started: {', '.join(observed.replaced)}" if observed.replaced else None
     if observed.record is None:
         return "what runs is not what is wanted, and there is no record of it"
     different = changes(observed.record, wanted.record)

@@ -62,11 +62,15 @@ def check(
 ) -> Findings:
     """Look at port, meaning, arguments and image of an instance that is to be changed by steps of these ``kinds``.
 
-    Without steps there is nothing to look at, and no container is started. ``argv`` is the launch's command line;
-    ``asks_image``: whether image, model and all else that it names is there, so that the image can be run.
+    Without steps no container is started, and only a lowest build is held against what the image once said.
+    ``argv`` is the launch's command line; ``asks_image``: whether image, model and all else that it names is there, so
+    that the image can be run.
     """
     found = Findings()
     if not kinds:
+        said = image_says.remembered(argv[argv.index(spec.image) + 1], home=host.home, sha256=host.image_sha256)
+        if said and min_build is not None:
+            found.add(*cuda.build_problems(said, spec.image, min_build))
         return found
     if "start" in kinds:
         found.add([*port_problems(spec, host.home, host.our_runner), *address_problems(spec)])

@@ -231,3 +231,23 @@ def test_a_launch_can_be_foreseen_where_nothing_is_there_yet() -> None:
     nothing = found(runtime=None, server_path=None, image_sha256=None, model_sha256=None)
     argv = a_launch(nothing)["argv"]
     assert (argv[0], argv[argv.index(IMAGE) + 1]) == ("apptainer", "llama-server")
+
+
+def test_the_files_that_the_server_reads_as_the_host_calls_them() -> None:
+    files = a_launch(
+        model="/data/models/x-00002-of-00002.gguf",
+        api_key_file="/h/keys",
+        binds=["/data/models:/models"],
+        args=["--chat-template-file /models/glm.jinja", "--temp 1.0"],
+    )["files"]
+    assert files == [
+        IMAGE,
+        "/data/models/x-00001-of-00002.gguf",
+        "/data/models/x-00002-of-00002.gguf",
+        "/h/keys",
+        "/data/models/glm.jinja",
+    ]
+    assert a_launch(model="/data/models/x-00003-of-00002.gguf")["files"] == [
+        IMAGE,
+        "/data/models/x-00003-of-00002.gguf",
+    ]

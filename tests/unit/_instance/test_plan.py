@@ -370,3 +370,10 @@ def test_another_gate_is_recorded_and_nothing_is_started() -> None:
     assert kinds(steps) == ["record"]
     assert steps[0].why == "gate level: full -> completion; gate prompt_tokens: not set -> 128"
     assert decide("started", want, running(dict(want.record))) == []
+
+
+def test_a_file_that_is_another_since_the_start_is_read_by_a_restart() -> None:
+    (step,) = decide("started", wanted(), running(replaced=("/data/models/x.gguf",)))
+    assert step.kind == "start"
+    assert step.why == "replaced since it was started: /data/models/x.gguf"
+    assert decide("present", wanted(), running(replaced=("/data/models/x.gguf",))) == []

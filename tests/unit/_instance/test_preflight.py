@@ -166,3 +166,15 @@ def test_what_is_known_to_be_wrong_is_not_asked_about(home: str) -> None:
     (line,) = image.lines
     assert line[-3:] == ["--top-k", "4", "--completion-bash"]
     assert "LLAMA_ARG_TOP_KK=1" not in line
+
+
+def test_a_lowest_build_counts_for_what_runs_already(home: str, tmp_path: Path) -> None:
+    """By what is remembered: no container is started for it."""
+    (tmp_path / "shared").mkdir()
+    check(home, Image(), remember=True, image_sha256="ab" * 32)
+    image = Image()
+    assert check(home, image, kinds=set(), image_sha256="ab" * 32).problems == []
+    assert check(home, image, kinds=set(), image_sha256="cd" * 32, min_build=10**9).problems == []
+    (problem,) = check(home, image, kinds=set(), image_sha256="ab" * 32, min_build=10**9).problems
+    assert "wanted is 1000000000 or later" in problem
+    assert image.asked == []
