@@ -87,7 +87,8 @@ importer: build ## have galaxy-importer judge what was built
 
 bench: setup venv ## how fast files arrive and deploys pass, side by side with other tools (ROWS="plain tls" for some)
 	@.venv/bin/python tools/bench_artifacts.py $(ROWS)
-	@[ "$(ROWS)" ] || .venv/bin/python tools/bench.py
+	@[ "$(ROWS)" ] || .venv/bin/python tools/bench_deploy.py
+	@[ "$(ROWS)" ] || .venv/bin/python tools/bench_gap.py
 
 changelog: venv ## CHANGELOG.md from changelogs/fragments, and from the modules that are new
 	@antsibull-changelog release --update-existing --reload-plugins
