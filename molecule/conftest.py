@@ -61,6 +61,7 @@ SITES = {
     "faults": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "wrong_input": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "services": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+    "upgrade": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
     "fleet": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
 }
 

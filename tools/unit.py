@@ -6,28 +6,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cores
 
 
+def run(environment: cores.Environment, arguments: list[str]) -> tuple[int, str]:
+    """Run pytest in one environment; its exit status, and what it said."""
+    python = str(environment.folder / "bin" / "python")
+    command = [python, "-m", "pytest", "--quiet", *(arguments or ["tests/unit"])]
+    done = subprocess.run(
+        command, cwd=cores.ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.returncode, done.stdout
+
+
 def main(arguments: list[str]) -> int:
-    """Run pytest in each environment; the arguments go to it as they are. The worst exit status comes back."""
+    """Run pytest in both environments at once; the arguments go to it as they are. The worst exit status comes back."""
     newest = cores.newest()
     if newest is None:
         print(cores.no_newest())
+    environments = [environment for environment in (cores.floor(), newest) if environment]
     worst = 0
-    for environment in (cores.floor(), newest):
-        if environment is None:
-            continue
-        print(f"{environment}:", flush=True)
-        command = [
-            str(environment.folder / "bin" / "python"),
-            "-m",
-            "pytest",
-            "--quiet",
-            *(arguments or ["tests/unit"]),
-        ]
-        worst = max(worst, subprocess.run(command, cwd=cores.ROOT, check=False).returncode)
+    with ThreadPoolExecutor() as pool:
+        outcomes = pool.map(lambda environment: run(environment, arguments), environments)
+        for environment, (code, output) in zip(environments, outcomes):
+            print(f"{environment}:\n{output}", flush=True)
+            worst = max(worst, code)
     return worst
 
 

@@ -29,7 +29,7 @@ class Fleet:
 
     def _variables(self, settings, variables):
         # Which hosts are proven is the subject, not how much: that has tests elsewhere.
-        return {"llamacpp_instance_overrides": self.overrides(gate="completion", **settings), **variables}
+        return {"llamacpp_instance_overrides": self.overrides(**{"gate": "completion", **settings}), **variables}
 
     def deploy(self, *words, rollout=None, **settings):
         more = {"llamacpp_rollout": rollout} if rollout else {}
@@ -87,13 +87,14 @@ def test_one_host_first_and_then_the_batches(fleet):
     assert "PLAY [Deploy GLM-4.7-Flash on port 4403]" in again.output and "no hosts matched" in again.output
 
 
-def test_a_rollout_stops_at_the_first_host_that_fails(fleet):
-    """The model of one host answers another way than that of the others: its gate fails, and it goes back."""
+def test_a_rollout_stops_at_the_first_host_that_fails(fleet, lab):
+    """The GPUs, which are a fake, show no process on one host: its gate fails, and it goes back."""
     before = fleet.serving()
-    pattern = "{{ 'NEVER' if inventory_hostname == 'gpu2' else '.' }}"
-    question = [{"prompt": "What is the capital of France?", "pattern": pattern}]
-
-    failed = fleet.deploy(context_size=6144, gate_prompts=question, rollout={"batch": 1})
+    lab("gpu", "gpu2", "auto", "off")
+    try:
+        failed = fleet.deploy(context_size=6144, gate="full", gate_prompt_tokens=0, rollout={"batch": 1})
+    finally:
+        lab("gpu", "gpu2", "auto", "rss")
 
     assert failed.code != 0
     assert table(failed.output) == {"gpu1": "deployed", "gpu2": "FAILED", "gpu3": "not reached"}, failed.output

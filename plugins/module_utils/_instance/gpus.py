@@ -142,10 +142,14 @@ def _unread(spec: Spec, error: NvmlUnavailable, last: Mapping[str, Any] | None) 
 
 
 def known(spec: Spec, last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    """What the same words meant when the instance was last started."""
-    if not last or list(last["spec"]["gpus"]) != list(spec.gpus) or last["launch"].get("gpus") is None:
-        return None
-    return tuple(last["launch"]["gpus"])
+    """What the same words meant when the instance was last started; None where they were passed on as they are."""
+    meant = last["launch"].get("gpus") if last and same_words(spec, last) else None
+    return None if meant is None else tuple(meant)
+
+
+def same_words(spec: Spec, last: Mapping[str, Any]) -> bool:
+    """Whether the instance was last deployed with the same words for its GPUs."""
+    return list(last["spec"]["gpus"]) == list(spec.gpus)
 
 
 def _moved(spec: Spec, chosen: Sequence[Gpu], last: Mapping[str, Any] | None) -> list[str]:

@@ -150,11 +150,8 @@ def _record(wanted: Wanted, observed: Observed) -> list[Step]:
     for part, keys in (("spec", NOT_NOTICED), ("gate", list(wanted.record.get("gate") or ()))):
         before, after = observed.record.get(part) or {}, wanted.record.get(part) or {}
         words = "" if part == "spec" else f"{part} "
-        why += [
-            f"{words}{key}: {_show(before.get(key))} -> {_show(after.get(key))}"
-            for key in keys
-            if before.get(key) != after.get(key)
-        ]
+        shown = [(key, _show(before.get(key)), _show(after.get(key))) for key in keys]
+        why += [f"{words}{key}: {old} -> {new}" for key, old, new in shown if old != new]
     why = why or ["what the instance means on this host changed"]
     return [Step("Update instance.json", manager_change(wanted, observed) or "; ".join(why), "record")]
 

@@ -31,9 +31,11 @@ class Room:
 
 
 def of_record(spec: Spec, last: Mapping[str, Any] | None) -> Room | None:
-    """What is known without a look: the GPUs that the same words meant when the instance was last deployed, or None."""
-    known = gpus.known(spec, last)
-    return Room(GpuCheck(known)) if known is not None else None
+    """What is known without a look: the GPUs that the same words meant when the instance was last deployed, or None.
+
+    Words that were passed on as they are (an earlier version did so) stay until something else restarts the server.
+    """
+    return Room(GpuCheck(gpus.known(spec, last))) if last and gpus.same_words(spec, last) else None
 
 
 def look(spec: Spec, home: str, last: Mapping[str, Any] | None, library: Callable[[str], bool]) -> Room:
