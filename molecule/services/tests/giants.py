@@ -105,9 +105,7 @@ def _dense(named: str, width: int, feed_forward: int, kind: int) -> Iterator[Ten
     yield named + "ffn_down.weight", (feed_forward, width), kind
 
 
-def _experts(
-    named: str, width: int, expert: int, experts: int, shared: int, most: int, down: int
-) -> Iterator[Tensor]:
+def _experts(named: str, width: int, expert: int, experts: int, shared: int, most: int, down: int) -> Iterator[Tensor]:
     for what in ("gate", "up"):
         yield named + f"ffn_{what}_exps.weight", (width, expert, experts), most
         yield named + f"ffn_{what}_shexp.weight", (width, shared), most
@@ -169,9 +167,7 @@ def main(folder: str) -> None:
         ),
         list(flash),
     )  # fmt: skip
-    large = glm4moe(
-        layers=93, width=5120, heads=96, feed_forward=12288, experts=160, words=151552, types=(Q2_K, Q3_K)
-    )
+    large = glm4moe(layers=93, width=5120, heads=96, feed_forward=12288, experts=160, words=151552, types=(Q2_K, Q3_K))
     write(
         f"{folder}/GLM-4.7-GGUF/UD-Q2_K_XL/GLM-4.7-UD-Q2_K_XL.gguf",
         3,
