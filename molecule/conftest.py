@@ -328,7 +328,7 @@ def module(tasks: Callable[..., list[dict[str, Any]]]) -> Callable[..., dict[str
 def lab() -> Callable[..., None]:
     """The lab's own commands, such as a reboot of the host."""
 
-    def call(*words: str) -> None:
-        subprocess.run([ROOT / "tests/lab/lab", *words], env=ENVIRONMENT, check=True)
+    def call(*words: str, **options: Any) -> None:
+        subprocess.run([ROOT / "tests/lab/lab", *words], env=ENVIRONMENT, check=True, **options)
 
     return call

@@ -393,6 +393,69 @@ instance:
     pid: 4711
     health: ok
     url: http://127.0.0.1:4403
+memory:
+  description: What the server takes on each GPU that it asks for, in bytes, against what is there.
+  type: list
+  elements: dict
+  returned: when it was looked at, which is before each start
+  contains:
+    gpu:
+      description: Index of the GPU.
+      type: int
+      returned: always
+    uuid:
+      description: Its UUID.
+      type: str
+      returned: always
+    model:
+      description: Weights on this GPU.
+      type: int
+      returned: always
+    context:
+      description: Its part of the KV cache.
+      type: int
+      returned: always
+    compute:
+      description: Scratch memory of a computation.
+      type: int
+      returned: always
+    cuda:
+      description: What CUDA itself takes.
+      type: int
+      returned: always
+    margin:
+      description: What is added to an estimate. 0 where the image's own C(llama-fit-params) told.
+      type: int
+      returned: always
+    need:
+      description: The sum of these.
+      type: int
+      returned: always
+    free:
+      description: What is free now, as NVML tells.
+      type: int
+      returned: always
+    given_back:
+      description: What the instance's own server gives back when it is stopped.
+      type: int
+      returned: always
+    others:
+      description: What other declared instances are yet to take. Less than 0 where they give back more.
+      type: int
+      returned: always
+    left:
+      description: What is left then.
+      type: int
+      returned: always
+    short:
+      description: How much is missing to what has to be left. 0 where it fits.
+      type: int
+      returned: always
+memory_source:
+  description: Who told what it takes, V(llama-fit-params) of the image or V(estimate) from the model's header.
+  type: str
+  returned: with RV(memory)
+  sample: llama-fit-params
 """
 
 from ansible.module_utils.basic import AnsibleModule

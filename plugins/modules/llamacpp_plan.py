@@ -80,6 +80,14 @@ undeclared:
   elements: str
   returned: success
   sample: [4404-old]
+memory:
+  description:
+    - What the servers that are to be started take on each GPU, in bytes, and what is left, one after the other. Each is
+      looked at with those before it in mind, so the last row of a GPU tells what is left in the end.
+    - The rows are RV(gpufleet.llamacpp.llamacpp_instance#module:memory), with the name of the C(instance).
+  type: list
+  elements: dict
+  returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule

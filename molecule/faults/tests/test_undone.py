@@ -65,7 +65,7 @@ def test_the_line_drops_in_the_middle(instance, begin, lab):
     lab("join", "gpu1")
 
 
-@pytest.mark.parametrize("moment", ["files", "stopped", "loading"])
+@pytest.mark.parametrize("moment", ["files", "stopped", "loading", "proving"])
 def test_a_power_cut(instance, begin, lab, moment):
     """The plug is pulled at a step of a change. The host comes up with the old or with the new release, and serves."""
     pid, launch = instance.pid(), instance.record()["launch"]["id"]
@@ -74,6 +74,7 @@ def test_a_power_cut(instance, begin, lab, moment):
         "files": lambda: instance.record()["launch"]["id"] != launch,
         "stopped": lambda: instance.pids() != [pid],
         "loading": lambda: instance.pids() not in ([pid], []),
+        "proving": lambda: instance.pids() not in ([pid], []) and instance.health() == 200,
     }
     instance.wait(at[moment], f"the moment {moment}")
     lab("poweroff", "--pull", "gpu1")
@@ -115,8 +116,8 @@ def test_a_crash_loop_and_then_a_good_deploy(instance, host):
 
 
 def test_a_model_that_is_damaged_in_its_place(instance, host, deploy):
-    """The bytes are others, and size and name the same: the model is brought anew."""
-    path = instance.record()["spec"]["model"]
+    """The bytes are others, and size and name the same: the model is brought anew, and the server reads the new one."""
+    path, pid = instance.record()["spec"]["model"], instance.pid()
     right = host.file(path).sha256sum
     host.check_output("dd if=/dev/urandom of=%s bs=1M seek=40 count=4 conv=notrunc status=none", path)
 
@@ -125,6 +126,8 @@ def test_a_model_that_is_damaged_in_its_place(instance, host, deploy):
     assert done.failed == 0, done.output
     assert "Bring the models" in done.tasks
     assert host.file(path).sha256sum == right
+    assert f"replaced since it was started: {path}" in done.output.replace("\n        ", " ")
+    assert instance.pid() != pid
 
 
 def test_a_full_disk(instance, host, change):

@@ -171,3 +171,19 @@ def test_exclusive_gpus_take_one_of_them(lab, run_playbook, pids, tmp_path):
     assert "lets one process in (compute mode Exclusive_Process) and is used by" in words, refused.output
     assert "or run NVIDIA's MPS" in words
     assert pids() == before
+
+
+def test_remove_one_with_the_files_that_no_other_uses(host, run_playbook, pids):
+    """Five parts of its own, and the image that all use."""
+    before, kept = pids(), host.check_output(f"ls {HOME}/shared/*.sif /data/models/GLM*/*/*.gguf /data/models/*.gguf")
+    words = ("-e", "instance=5001", "-e", "llamacpp_remove_files=true")
+    foretold = run_playbook("remove", "--check", *words)
+    assert (foretold.code, foretold.changed) == (0, 2), foretold.output
+    assert pids() == before
+
+    done = run_playbook("remove", *words)
+
+    assert (done.code, done.changed) == (0, 2), done.output
+    assert pids() == {port: pid for port, pid in before.items() if port != 5001}
+    assert host.run("find /data/models -path '*DeepSeek*' -type f").stdout == ""
+    assert host.check_output(f"ls {HOME}/shared/*.sif /data/models/GLM*/*/*.gguf /data/models/*.gguf") == kept

@@ -115,7 +115,9 @@ class Place:
         self._failures = 0
         self._failed_at = 0.0
         self._generation = 0
-        self._shared = False
+        # The last generation whose address was good for a second request, and the last that was counted as one that
+        # was not: refusals come late, when others have brought newer addresses.
+        self._shared = self._counted = -1
         self._once = 0
         self._lock = threading.Lock()
         self._base = _split_credentials(source.url, source.headers)
@@ -153,9 +155,9 @@ class Place:
             if asked.generation != self._generation:
                 return
             if not asked.fresh and url == asked.url:
-                self._shared, self._once = True, 0
+                self._shared, self._once = asked.generation, 0
             elif self._once < ADDRESSES_ONCE:
-                self._now, self._shared = (url, dict(headers)), False
+                self._now = (url, dict(headers))
                 self._generation += 1
 
     def forget(self, generation: int) -> bool:
@@ -176,9 +178,11 @@ class Place:
         """
         with self._lock:
             settled = refused.url != self._base[0]
+            # One that was good for who brought it and not for the next may be of the kind that is good once.
+            if denied and settled and not refused.fresh and refused.generation > max(self._shared, self._counted):
+                self._once += 1
+                self._counted = refused.generation
             if refused.generation == self._generation and settled:
-                # One that was good for who brought it and not for the next may be of the kind that is good once.
-                self._once += 1 if denied and not self._shared else 0
                 self._now = self._base
                 self._generation += 1
         if refused.fresh or not (settled or (denied and self.source.resolve is not None)):

@@ -30,6 +30,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import room as rooms
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour, pids_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_name import path_of
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import MemoryCheck
@@ -52,7 +53,8 @@ class Request:
     """What the module was asked: its options, whether it may change anything, and its ways to the host.
 
     ``library``: have one that the host's Python environment has; False where there is none, which ends the module where
-    it may change something. ``hide``: told what no output may hold.
+    it may change something. ``hide``: told what no output may hold. ``before``: the instances that the same run changes
+    before this one, as they will be by then.
     """
 
     params: Mapping[str, Any]
@@ -61,6 +63,7 @@ class Request:
     run: Run
     library: Callable[[str], bool]
     hide: Callable[[str], object]
+    before: tuple[Neighbour, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,7 +115,8 @@ class Answer:
     """The module's result, and what it is to warn of.
 
     ``missing``: what was not there and is to be brought by an earlier task, in check mode; ``image``: which one would
-    come from its address; ``touched``: files are the same, and their stat values, which are to be recorded, are not.
+    come from its address; ``touched``: files are the same, and their stat values, which are to be recorded, are not;
+    ``takes``: what a server that is to be started, or stopped, has of the GPUs by then.
     """
 
     result: dict[str, Any]
@@ -120,6 +124,7 @@ class Answer:
     missing: Sequence[str] = ()
     image: Image | None = None
     touched: bool = False
+    takes: Neighbour | None = None
 
 
 def ensure(request: Request) -> Answer:
@@ -209,7 +214,8 @@ def _without_spec(request: Request) -> Answer:
         resource = describe.look(place, last)
     else:
         resource = describe.describe(place, last, observed.unit)
-    return Answer(result(steps, resource, "instance", diff=diff_of(before, after, name)), warnings)
+    takes = Neighbour(name, pids=pids_of(last), comes=True) if observed.active and steps else None
+    return Answer(result(steps, resource, "instance", diff=diff_of(before, after, name)), warnings, takes=takes)
 
 
 def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> Answer:
@@ -233,7 +239,18 @@ def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> Answer:
         decision.missing,
         case.image if actions else None,
         decision.want.record != case.last,
+        _takes(case, decision),
     )
+
+
+def _takes(case: Case, decision: Decision) -> Neighbour | None:
+    """What a server that is to be started has of the GPUs by then; None where none is, or where it is not known yet."""
+    known = decision.memory.record
+    if "start" not in plan.kinds(decision.steps) or known is None:
+        return None
+    planned = {row["uuid"]: row["need"] for row in known["gpus"]}
+    uuids = tuple(decision.want.record["launch"]["gpus"] or ())
+    return Neighbour(case.spec.name, uuids, pids_of(case.last), planned, comes=True)
 
 
 def _case(request: Request, spec: Spec, gate: dict[str, Any], network: Network) -> Case:
@@ -264,7 +281,7 @@ def _decide(case: Case) -> Decision:
     decision = _compare(case, found, room) if room else None
     if decision is None or "start" in plan.kinds(decision.steps):
         # A server that runs as it should is not looked at: neither the GPUs nor who else is on them can move it.
-        room = rooms.look(spec, request.home, last, request.library)
+        room = rooms.look(spec, request.home, last, request.library, request.before)
         decision = _compare(case, found, room)
     fits = _check(case, found, room or rooms.Room(), decision)
     value = {**decision.want.record, "memory": fits.record or memory.known(last, decision.want.record)}

@@ -35,12 +35,26 @@ Reading = Union[Sequence[Gpu], NvmlUnavailable]
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another instance of the same home: its GPUs, its processes, and what it was planned to take, in bytes."""
+    """Another instance of the same home: its GPUs, its processes, and what it was planned to take, in bytes.
+
+    ``comes``: that is what it will be, as the same run changes it before: what it holds now, it gives back.
+    """
 
     name: str
     gpus: tuple[str, ...] = ()  # UUIDs
     pids: frozenset[int] = frozenset()
     planned: Mapping[str, int] = field(default_factory=dict)  # by UUID
+    comes: bool = False
+
+    def due(self, gpu: Gpu) -> int:
+        """Bytes that it is yet to take of a GPU; less than 0 where it comes, and gives back."""
+        held = sum(found.memory or 0 for found in gpu.processes if found.pid in self.pids)
+        yet = self.planned.get(gpu.uuid, 0) - held
+        return yet if self.comes else max(0, yet)
+
+    def leaves(self, gpu: Gpu, pid: int) -> bool:
+        """Whether this process of its own is gone from the GPU by then."""
+        return self.comes and pid in self.pids and gpu.uuid not in self.gpus
 
 
 @dataclass(frozen=True)
@@ -68,10 +82,13 @@ def pids_of(value: Mapping[str, Any] | None) -> frozenset[int]:
     return frozenset()
 
 
-def neighbours(home: str, name: str, reading: Reading) -> list[Neighbour]:
-    """The other instances that are declared in this home, from their records."""
-    found = []
+def neighbours(home: str, name: str, reading: Reading, before: Sequence[Neighbour] = ()) -> list[Neighbour]:
+    """The other instances that are declared in this home, from their records; ``before``: as they will be by then."""
+    found = [other for other in before if other.name != name]
+    coming = {other.name for other in found}
     for other, value in record.others(home, name).items():
+        if other in coming:
+            continue
         planned = {row["uuid"]: row["need"] for row in (value.get("memory") or {}).get("gpus", ())}
         found.append(Neighbour(other, _uuids(value, reading), pids_of(value), planned))
     return found
@@ -177,7 +194,11 @@ def _unusable(gpu: Gpu, ours: frozenset[int], others: Sequence[Neighbour], mps: 
         ]
     if gpu.compute_mode not in ("exclusive_process", "exclusive_thread") or mps:
         return []
-    users = [_who(found, others) for found in gpu.processes if found.pid not in ours]
+    users = [
+        _who(found, others)
+        for found in gpu.processes
+        if found.pid not in ours and not any(other.leaves(gpu, found.pid) for other in others)
+    ]
     present = {found.pid for found in gpu.processes}
     users += [
         f"the instance {other.name}, which is declared for it"

@@ -260,25 +260,17 @@ def _side_files(spec: Spec, options: MemoryOptions, gpus: int) -> tuple[list[int
 def _row(need: GpuNeed, gpu: Gpu, ours: frozenset[int], others: Sequence[Neighbour]) -> dict[str, Any]:
     """The need against what the GPU has: what the old server gives back, and what other instances are yet to take."""
     back = sum(found.memory or 0 for found in gpu.processes if found.pid in ours)
-    due = {
-        other.name: max(0, other.planned[gpu.uuid] - _held(gpu, other.pids))
-        for other in others
-        if gpu.uuid in other.planned
-    }
-    left = gpu.memory_free + back - sum(due.values()) - need.need
+    due = sum(other.due(gpu) for other in others)
+    left = gpu.memory_free + back - due - need.need
     spare = max(SPARE, int(need.need * SPARE_PART)) if need.need else 0
     return {
         **asdict(need),
         "free": gpu.memory_free,
         "given_back": back,
-        "others": sum(due.values()),
+        "others": due,
         "left": left,
         "short": max(0, spare - left) if need.need else 0,
     }
-
-
-def _held(gpu: Gpu, pids: frozenset[int]) -> int:
-    return sum(found.memory or 0 for found in gpu.processes if found.pid in pids)
 
 
 COLUMNS = ("model", "context", "compute", "cuda", "margin", "need", "free", "given_back", "others", "left")

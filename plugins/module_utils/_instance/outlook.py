@@ -29,14 +29,16 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Answer, Request, ensure
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module_options import INSTANCE
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 
 # States in which a server needs no model.
 AT_REST = ("stopped", "absent")
-# What another instance, changed before, may give back: these problems need not be there any more when it is its turn.
-MAY_PASS = ("port: ", "gpus: ", "memory: ")
+# What another instance, changed before, may give up: these problems need not be there any more when it is its turn.
+# What it has of the GPUs by then is counted, unless that is not known yet.
+MAY_PASS, MAY_PASS_UNKNOWN = ("port: ",), ("port: ", "gpus: ", "memory: ")
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,16 @@ class Ways:
 
 @dataclass
 class Outlook:
-    """What there is to do (what llamacpp_plan returns), and every problem that stands in the way of any of it."""
+    """What there is to do (what llamacpp_plan returns), and every problem that stands in the way of any of it.
+
+    ``takes``: what those that are to do will have of the GPUs; ``sure``: that is known of all of them.
+    """
 
     plan: dict[str, list[Any]]
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    takes: list[Neighbour] = field(default_factory=list)
+    sure: bool = True
 
 
 def look(declared: Sequence[Mapping[str, Any]], ways: Ways, environ: Mapping[str, str], strict: bool) -> Outlook:
@@ -64,7 +71,7 @@ def look(declared: Sequence[Mapping[str, Any]], ways: Ways, environ: Mapping[str
     ``declared`` is what the filter of that name, or as_recorded, returns. ``strict``: what nobody is going to bring is
     a problem; in check mode an earlier task might have brought it.
     """
-    found = Outlook({"models": [], "images": [], "instances": [], "undeclared": []})
+    found = Outlook({"models": [], "images": [], "instances": [], "undeclared": [], "memory": []})
     served = [entry for entry in declared if entry.get("state") not in AT_REST]
     for model in unique([entry["model"] for entry in served if "model" in entry]):
         _look_at_model(model, ways, environ, found)
@@ -73,6 +80,7 @@ def look(declared: Sequence[Mapping[str, Any]], ways: Ways, environ: Mapping[str
         if entry in served and _path(entry) in there:
             # What it will be is known when the model has been looked at whole, which is the next task's work.
             found.plan["instances"].append(entry)
+            found.sure = False
         else:
             _look_at_instance(entry, ways, strict, found)
     names = [entry["name"] for entry in declared]
@@ -115,13 +123,14 @@ def _look_at_instance(entry: Mapping[str, Any], ways: Ways, strict: bool, found:
     """Add whether there is something to do about an instance, or what stands in the way."""
     problems: Sequence[str]
     try:
-        answer = _foretell(entry, ways)
+        answer = _foretell(entry, ways, tuple(found.takes))
     except Refusal as refusal:
         problems = refusal.problems
-        if found.plan["instances"] and all(problem.startswith(MAY_PASS) for problem in problems):
+        may_pass = MAY_PASS if found.sure else MAY_PASS_UNKNOWN
+        if found.plan["instances"] and all(problem.startswith(may_pass) for problem in problems):
             found.plan["instances"].append(entry)
             found.warnings += [f"{entry['name']}: {problem}" for problem in problems]
-            problems = []
+            problems, found.sure = [], False
     except (ManagerError, FetchError, FileChanged, OSError) as error:
         problems = [str(error)]
     else:
@@ -130,6 +139,11 @@ def _look_at_instance(entry: Mapping[str, Any], ways: Ways, strict: bool, found:
         found.warnings += [f"{entry['name']}: {words}" for words in answer.warnings if words not in answer.missing]
         if answer.result["changed"] or answer.touched or answer.missing:
             found.plan["instances"].append(entry)
+        found.sure = found.sure and not answer.missing and not answer.image
+        if answer.takes:
+            found.takes.append(answer.takes)
+            rows = answer.result.get("memory") or []
+            found.plan["memory"] += [{"instance": entry["name"], **row} for row in rows]
         if answer.image:
             found.plan["images"].append(_as_options(entry, answer.image))
     found.problems += [f"{entry['name']}: {problem}" for problem in problems]
@@ -155,9 +169,9 @@ def _path(entry: Mapping[str, Any]) -> Any:
     return (entry.get("model") or {}).get("path")
 
 
-def _foretell(entry: Mapping[str, Any], ways: Ways) -> Answer:
+def _foretell(entry: Mapping[str, Any], ways: Ways, before: tuple[Neighbour, ...]) -> Answer:
     """What llamacpp_instance would answer in check mode."""
     valid = ArgumentSpecValidator(INSTANCE).validate({**entry, "model": _path(entry), "home": ways.home})
     if valid.error_messages:
         raise Refusal(valid.error_messages)
-    return ensure(Request(valid.validated_parameters, ways.home, True, ways.run, ways.library, ways.hide))
+    return ensure(Request(valid.validated_parameters, ways.home, True, ways.run, ways.library, ways.hide, before))

@@ -7,7 +7,7 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +38,14 @@ def of_record(spec: Spec, last: Mapping[str, Any] | None) -> Room | None:
     return Room(GpuCheck(gpus.known(spec, last))) if last and gpus.same_words(spec, last) else None
 
 
-def look(spec: Spec, home: str, last: Mapping[str, Any] | None, library: Callable[[str], bool]) -> Room:
-    """Look at the host. NVML is asked only for a spec that asks for GPUs."""
+def look(
+    spec: Spec,
+    home: str,
+    last: Mapping[str, Any] | None,
+    library: Callable[[str], bool],
+    before: Sequence[Neighbour] = (),
+) -> Room:
+    """Look at the host. NVML is asked only for a spec that asks for GPUs. ``before`` as gpus.neighbours takes it."""
     reading: gpus.Reading = ()
     driver = None
     if spec.gpus:
@@ -50,7 +56,7 @@ def look(spec: Spec, home: str, last: Mapping[str, Any] | None, library: Callabl
             reading, driver = found.gpus, _number(found.cuda_version)
         except gpu.NvmlUnavailable as error:
             reading = error
-    ours, others = gpus.pids_of(last), gpus.neighbours(home, spec.name, reading)
+    ours, others = gpus.pids_of(last), gpus.neighbours(home, spec.name, reading, before)
     seen = gpus.check(spec, reading, ours=ours, others=others, last=last, mps=bool(spec.gpus) and gpus.mps_runs())
     return Room(seen, ours, tuple(others), driver)
 

@@ -429,6 +429,17 @@ class TestSignedAddresses:
         assert 0 < refusals <= 8 * (source_module.ADDRESSES_ONCE + 1)
         assert next(numbers) <= len(used) + 8
 
+    def test_refusals_count_that_come_when_others_have_brought_newer_addresses(self) -> None:
+        place = source_module.Place(Source("http://a/b"), False)
+        shared = []
+        for number in range(source_module.ADDRESSES_ONCE):
+            place.settle(place.address(), f"http://c/{number}", {})
+            shared.append(place.address())
+            place.settle(source_module.Address("http://a/b", {}, place.generation, True), f"http://c/new{number}", {})
+        for late in shared:
+            place.renew(late, True)
+        assert place.address().fresh, "each was good for one request alone, and there were enough of them"
+
     def test_an_address_that_is_good_for_many_is_shared(
         self, tmp_path: Path, server: FaultServer, mirror: FaultServer
     ) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,23 @@ def test_mps_is_found_by_its_program(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_an_instance_that_comes_before_counts_as_it_will_be() -> None:
+    """It was on GPU 0, and moves to GPU 1."""
+    moves = Neighbour("4402", ("GPU-1aaa",), frozenset({5}), {"GPU-1aaa": 30 * GIB}, comes=True)
+    exclusive = [card(0, at(5), compute_mode="exclusive_process"), card(1, compute_mode="exclusive_process")]
+    assert look(exclusive, ["0"], others=[moves]).problems == ()
+    (said,) = look(exclusive, ["1"], others=[moves]).problems
+    assert "the instance 4402, which is declared for it" in said
+    assert (moves.due(exclusive[0]), moves.due(exclusive[1])) == (-5 * GIB, 30 * GIB)
+    stays = replace(moves, comes=False)
+    assert (stays.due(exclusive[0]), stays.due(exclusive[1])) == (0, 30 * GIB)
+
+
+def test_an_instance_that_comes_before_stands_for_its_record(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    record.write(str(tmp_path / "one"), a_record(name="one"))
+    comes = Neighbour("one", ("GPU-1aaa",), comes=True)
+    assert gpus.neighbours(str(tmp_path), "me", FOUR, [comes]) == [comes]
+    assert gpus.neighbours(str(tmp_path), "one", FOUR, [comes]) == []

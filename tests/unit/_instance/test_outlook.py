@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import outlook, record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Answer, Request
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
@@ -36,10 +37,12 @@ class Host:
         self.instances: dict[str, Answer | Exception] = {}
         self.models: dict[str, SimpleNamespace] = {}
         self.asked: list[str] = []
+        self.before: dict[str, tuple[Neighbour, ...]] = {}
 
     def ensure(self, request: Request) -> Answer:
         assert request.check
         self.asked.append(request.name)
+        self.before[request.name] = request.before
         found = self.instances.get(request.name, answer())
         if isinstance(found, Exception):
             raise found
@@ -79,7 +82,7 @@ def names(entries: list[Any]) -> list[str]:
 
 def test_nothing_to_do(host: Host) -> None:
     found = host.look(entry("a"), entry("b"))
-    assert found.plan == {"models": [], "images": [], "instances": [], "undeclared": []}
+    assert found.plan == {"models": [], "images": [], "instances": [], "undeclared": [], "memory": []}
     assert (found.problems, found.warnings) == ([], [])
     assert host.asked == ["/m/x.gguf", "a", "b"], "a model that two share is looked at once"
 
@@ -166,22 +169,38 @@ def test_every_problem_of_all_at_once(host: Host) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("problem", "passes"),
-    [
-        ("port: 4403 belongs to the instance a of this host.", True),
-        ("gpus: GPU 0 lets one process in and is used by the instance a.", True),
-        ("memory: it does not fit on GPU 2.", True),
-        ("args: no such option.", False),
-    ],
-)
-def test_what_another_instance_gives_back_first_is_no_problem_yet(host: Host, problem: str, passes: bool) -> None:
+PORT = "port: 4403 belongs to the instance a of this host."
+GPU = "gpus: GPU 0 lets one process in and is used by the instance a."
+MEMORY = "memory: it does not fit on GPU 2."
+ARGS = "args: no such option."
+
+
+@pytest.mark.parametrize(("problem", "passes"), [(PORT, True), (GPU, False), (MEMORY, False), (ARGS, False)])
+def test_what_another_instance_gives_up_first_is_no_problem_yet(host: Host, problem: str, passes: bool) -> None:
     host.instances["b"] = Refusal([problem])
     assert host.look(entry("a"), entry("b")).problems == [f"b: {problem}"], "a stays as it is"
     host.instances["a"] = answer(True)
     found = host.look(entry("a"), entry("b"))
     assert found.problems == ([] if passes else [f"b: {problem}"])
     assert names(found.plan["instances"]) == (["a", "b"] if passes else ["a"])
+
+
+@pytest.mark.parametrize(("problem", "passes"), [(PORT, True), (GPU, True), (MEMORY, True), (ARGS, False)])
+def test_nor_is_what_cannot_be_known_before_its_image_is_there(host: Host, problem: str, passes: bool) -> None:
+    host.instances["a"] = answer(True, image=Image("/h/shared/x-1.sif", sha256="1" * 64))
+    host.instances["b"] = Refusal([problem])
+    found = host.look(entry("a", image="oras://r/x:1"), entry("b"))
+    assert found.problems == ([] if passes else [f"b: {problem}"])
+
+
+def test_each_is_looked_at_with_those_before_it_in_mind(host: Host) -> None:
+    first, second = Neighbour("a", ("GPU-1",), comes=True), Neighbour("c", ("GPU-2",), comes=True)
+    rows = [{"gpu": 1, "need": 7}]
+    host.instances["a"] = Answer({"changed": True, "memory": rows}, takes=first)
+    host.instances["c"] = answer(True, takes=second)
+    found = host.look(entry("a"), entry("b"), entry("c"))
+    assert host.before == {"a": (), "b": (first,), "c": (first,)}
+    assert found.plan["memory"] == [{"instance": "a", "gpu": 1, "need": 7}]
 
 
 def test_what_is_not_declared(host: Host) -> None:
