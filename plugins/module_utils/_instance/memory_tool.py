@@ -31,6 +31,7 @@ NOT_THERE = 127
 OPTION = re.compile(r"--?[A-Za-z]")
 INVALID = re.compile(r"invalid argument: (\S+)")
 UNLOADABLE = re.compile(r"error loading model: (?:llama_model_loader: )?(.+)")
+TELLING = re.compile(r"(?i) E |^error|^fatal|GGML_ASSERT")
 LINE = re.compile(r"^(\S+) (\d+) (\d+) (\d+) *$", re.MULTILINE)
 
 # Options of llama-server that are none of the tool's (llama.cpp b11434, common/arg.cpp: not LLAMA_EXAMPLE_COMMON).
@@ -140,7 +141,7 @@ def read(code: int, out: str, err: str) -> Answer:
     if code in (124, 137):
         return Answer(silent=f"the image's llama-fit-params did not answer within {TIMEOUT} s")
     lines = [line.strip() for line in err.splitlines() if line.strip()]
-    said = [line for line in lines if " E " in line or line.lower().startswith(("error", "fatal"))] or lines[-1:]
+    said = [line for line in lines if TELLING.search(line)] or lines[-1:]
     return Answer(silent=f"the image's llama-fit-params failed (exit status {code}): {'; '.join(said[:3])[:400]}")
 
 
