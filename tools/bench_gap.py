@@ -4,7 +4,8 @@
 
 A client on a host of the lab asks for one token again and again, and tells the time from the last answer of the old
 server to the first of the new one. In turn, the server is changed by deploy-4403.yml, and the very same command is
-started, ended by TERM and started again by a program of a few lines.
+started, ended by TERM and started again by a program of a few lines. Before that, a client that streams one answer
+after the other runs through ten changes, and every answer is counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 ROUNDS = 7
+CHANGES = 10
 LIMIT = 1.15
 FOLDER = "llamacpp/4403-glm-4.7-flash-q4"
 ENVIRONMENT = {**os.environ, "LAB": "bench"}
@@ -53,6 +55,41 @@ CLIENT = """
             missed = missed or (last is not None and not good)
             last = now if good else last
             time.sleep(0.002)
+"""
+STREAM = """
+    import collections, os, select
+
+    def stream():
+        line = http.client.HTTPConnection("127.0.0.1", 4403, timeout=30)
+        whole, text = False, ""
+        try:
+            body = json.dumps({"prompt": "Once upon a time", "n_predict": 48, "ignore_eos": True, "stream": True})
+            line.request("POST", "/completion", body, {"Content-Type": "application/json"})
+            answer = line.getresponse()
+            if answer.status != 200:
+                return "not taken: HTTP %d" % answer.status
+            for raw in answer:
+                if raw.startswith(b"data: "):
+                    piece = json.loads(raw[6:])
+                    text += piece["content"]
+                    whole = whole or piece["stop"]
+        except (OSError, http.client.HTTPException) as error:
+            if not text:
+                return "not taken: " + type(error).__name__
+        finally:
+            line.close()
+        return "whole" if whole else "cut short"
+
+    counts = collections.Counter()
+    while not os.path.exists("/tmp/bench-stop"):
+        outcome = stream()
+        counts[outcome] += 1
+        if counts["whole"] == 1 and outcome == "whole":
+            print("serving", flush=True)
+        if outcome != "whole":
+            time.sleep(0.01)
+    os.remove("/tmp/bench-stop")
+    print(json.dumps(counts))
 """
 WATCH = """
     print(client(lambda: print("serving", flush=True)))
@@ -95,13 +132,13 @@ def on_host(program: str) -> subprocess.Popen[str]:
     return running
 
 
-def seconds(running: subprocess.Popen[str]) -> float:
-    """What the program found, once it has ended."""
+def told(running: subprocess.Popen[str]) -> str:
+    """What the program found, its last line, once it has ended."""
     assert running.stdout
-    words = running.stdout.read().split()
-    if running.wait() or not words:
+    lines = running.stdout.read().splitlines()
+    if running.wait() or not lines:
         sys.exit("bench: the client on the host failed, see above")
-    return float(words[-1])
+    return lines[-1]
 
 
 def deploy(context_size: int) -> None:
@@ -124,7 +161,24 @@ def main() -> None:
         subprocess.run([ROOT / "tests/lab/lab", "down"], check=True, env=ENVIRONMENT)
 
 
+def count_answers() -> dict[str, int]:
+    """What became of each answer that a streaming client asked for in the course of the changes."""
+    client = on_host(STREAM)
+    assert client.stdout
+    client.stdout.readline()
+    for turn in range(CHANGES):
+        deploy(2048 if turn % 2 else 3072)
+    subprocess.run(
+        [str(ROOT / "tests/lab/lab"), "ssh", "gpu1", "touch", "/tmp/bench-stop"], check=True, env=ENVIRONMENT
+    )
+    counts: dict[str, int] = json.loads(told(client))
+    return counts
+
+
 def measure() -> None:
+    deploy(4096)
+    counts = count_answers()
+    print(f"a streaming client through {CHANGES} changes: {counts}", flush=True)
     deploy(4096)
     ours: list[float] = []
     bare: list[float] = []
@@ -133,10 +187,10 @@ def measure() -> None:
         assert client.stdout
         client.stdout.readline()
         deploy(2048 if turn % 2 else 3072)
-        ours.append(seconds(client))
+        ours.append(float(told(client)))
         script = [str(ROOT / "tests/lab/lab"), "ssh", "gpu1", f"{FOLDER}/run.sh"]
         subprocess.run([*script, "stop"], check=True, env=ENVIRONMENT, capture_output=True)
-        bare.append(seconds(on_host(BARE)))
+        bare.append(float(told(on_host(BARE))))
         subprocess.run([*script, "start"], check=True, env=ENVIRONMENT, capture_output=True)
         print(f"round {turn + 1} of {ROUNDS}: {ours[-1]:.2f} s, bare {bare[-1]:.2f} s", flush=True)
     ratio = statistics.median(ours) / statistics.median(bare)
@@ -146,7 +200,9 @@ def measure() -> None:
     print(f"ratio {ratio:.2f} (at most {LIMIT})")
     folder = ROOT / ".build"
     folder.mkdir(exist_ok=True)
-    (folder / "bench_gap.json").write_text(json.dumps({"ratio": ratio, "deploy": ours, "bare": bare}, indent=2))
+    (folder / "bench_gap.json").write_text(
+        json.dumps({"answers": counts, "ratio": ratio, "deploy": ours, "bare": bare}, indent=2)
+    )
 
 
 if __name__ == "__main__":

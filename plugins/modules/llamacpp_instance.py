@@ -167,7 +167,8 @@ options:
   min_build:
     description:
       - The lowest build of llama.cpp that the image may have, such as V(11434), as C(llama-server --version) tells it.
-      - It is looked at when something about the instance changes. Without it, a build with known holes is a warning.
+      - What runs already is held against it, too. Without it, a build with known holes is a warning when something
+        about the instance changes.
     type: int
   server_path:
     description:

@@ -181,6 +181,28 @@ def test_a_host_that_reboots_in_the_middle(fleet, lab, meaning):
     assert fleet.contexts() == dict.fromkeys(HOSTS, 6144)
 
 
+def test_a_slow_host_gets_the_time_that_it_may_take_and_no_more(fleet):
+    """On one host a program of ours lets the server begin later."""
+    before = fleet.serving()
+    for name in HOSTS:
+        pause = "sleep 20" if name == "gpu2" else ":"
+        asked = "*--completion-bash*"  # by the look at the arguments, which is no start
+        script = f'#!/bin/sh\ncase "$*" in {asked}) ;; "-m "*) {pause} ;; esac\nexec llama-server "$@"\n'
+        fleet.hosts[name].check_output("mkdir -p /tmp/slow && printf %s > /tmp/slow/llama-server", script)
+        fleet.hosts[name].check_output("chmod -R a+rx /tmp/slow")
+    slow = {"server_path": "/slow/llama-server", "binds": ["/data/models:/models", "/tmp/slow:/slow:ro"]}
+
+    late = fleet.deploy(wait_timeout=12, rollout={"batch": 1}, **slow)
+
+    assert table(late.output) == {"gpu1": "deployed", "gpu2": "FAILED", "gpu3": "not reached"}, late.output
+    assert "did not answer 200 within 12 s" in re.sub(r"\s+", " ", late.output)
+    assert "Back on the release of" in late.output
+    assert fleet.serving()["gpu3"] == before["gpu3"]
+    patient = fleet.deploy(wait_timeout=60, rollout={"batch": 2}, **slow)
+    assert patient.code == 0, patient.output
+    assert table(patient.output) == {"gpu1": "unchanged", "gpu2": "deployed", "gpu3": "deployed"}
+
+
 def test_two_people_at_once(fleet, meaning):
     """Each host is changed by one after the other, and the last one's wish holds; nobody's run ends in a mixture."""
     two_hosts = ("-l", "gpu1,gpu2")
