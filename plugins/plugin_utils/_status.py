@@ -77,7 +77,8 @@ def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
     """One instance's cells after the host's."""
     model, release = one.get("model") or {}, one.get("release") or {}
     rate = (release.get("completion") or {}).get("tokens_per_second")
-    name = " ".join(str(model[key]) for key in ("name", "quantization") if model.get(key))
+    # The quantization first, since the end is what gives way.
+    name = " ".join(str(model[key]) for key in ("quantization", "name") if model.get(key))
     return (
         str(one.get("name")),
         _state(one),

@@ -26,7 +26,7 @@ def test_an_instance_has_a_line_and_its_memory_below():
     lines = table({"gpu-a": {"instances": [FLASH]}}, 120)
     assert lines[0].split() == ["HOST", "INSTANCE", "STATE", "UP", "MODEL", "CTX", "TOK/S", "RELEASE"]
     assert lines[1].split() == [
-        *("gpu-a", "4403-glm-4.7-flash-q4", "running", "1d", "GLM-4.7-Flash", "Q4_K_M", "65536", "41", "2026-11-24"),
+        *("gpu-a", "4403-glm-4.7-flash-q4", "running", "1d", "Q4_K_M", "GLM-4.7-Flash", "65536", "41", "2026-11-24"),
     ]
     assert lines[2:] == ["  GPU 0-3: 5.0  5.0  5.0  5.0 GiB, of 140 each"]
 
@@ -56,7 +56,7 @@ def test_a_server_that_holds_nothing_on_its_gpus_is_told():
 def test_a_stopped_instance_shows_its_last_release():
     one = {**FLASH, "state": "stopped", "health": None, "uptime": None, "pid": None, "gpu_memory": []}
     assert table({"a": {"instances": [one]}}, 120)[1:] == [
-        "a     4403-glm-4.7-flash-q4  stopped  -   GLM-4.7-Flash Q4_K_M  65536  41     2026-11-24"
+        "a     4403-glm-4.7-flash-q4  stopped  -   Q4_K_M GLM-4.7-Flash  65536  41     2026-11-24"
     ]
 
 
