@@ -13,6 +13,7 @@ description:
   - Looks at a host's declared instances, their models and their images in one go, as
     M(gpufleet.llamacpp.llamacpp_instance) and M(gpufleet.llamacpp.gguf_model) would in check mode, and tells which of
     them need a task of their own. A host with nothing to do is asked once, however many instances it has.
+  - Each is looked at with those before it in mind, which by then hold their memory and their GPUs, or gave them back.
   - Fails with every problem of all of them at once, before anything is touched.
   - Reads nothing of a model. One that is not on record counts as something to do.
   - The role C(gpufleet.llamacpp.llamacpp) uses it.
