@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
-TESTS := lint types sanity unit build docs hosts
+TESTS := static sanity unit build hosts
 
 help: ## show this page
 	@bold=; plain=; if [ -t 1 ]; then bold=$$'\e[1m'; plain=$$'\e[0m'; fi; \
@@ -39,6 +39,9 @@ test: setup venv ## everything that can fail: lint, types, sanity, units, build,
 	  printf '== make %s: %d s\n' $$part $$((SECONDS - begin)); \
 	done
 	@printf '\nAll green.\n'
+
+static: venv ## lint, types and docs, side by side
+	@$(MAKE) -j2 --output-sync=target lint types docs
 
 lint: venv ## ruff, yamllint, ansible-lint, changelog, documentation
 	@bad=; try() { "$$@" || bad="$$bad"$$'\n'"  $$*"; }; \

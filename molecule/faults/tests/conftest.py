@@ -12,6 +12,12 @@ GPUS = "/etc/fakenvml.state"
 
 
 @pytest.fixture(scope="session")
+def begin(begin):
+    """As everywhere, with the quickest gate: what it proves is the subject of a few tests, and they say so."""
+    return lambda *words, **settings: begin(*words, **{"gate": "health", **settings})
+
+
+@pytest.fixture(scope="session")
 def change(deploy):
     """Deploy the instance with a smaller context, and what a test wants differently."""
     return lambda **settings: deploy(*ONLY, **{**CHANGE, **settings})

@@ -28,7 +28,7 @@ def test_a_server_on_the_cpu_is_not_accepted(instance, change, lab):
     before = instance.command(instance.pid())
     lab("gpu", "gpu1", "auto", "off")
     try:
-        failed = change()
+        failed = change(gate="full")
     finally:
         lab("gpu", "gpu1", "auto", "rss")
 

@@ -29,7 +29,7 @@ class Fleet:
 
     def _variables(self, settings, variables):
         # Which hosts are proven is the subject, not how much: that has tests elsewhere.
-        return {"llamacpp_instance_overrides": self.overrides(**{"gate": "completion", **settings}), **variables}
+        return {"llamacpp_instance_overrides": self.overrides(**{"gate": "health", **settings}), **variables}
 
     def deploy(self, *words, rollout=None, **settings):
         more = {"llamacpp_rollout": rollout} if rollout else {}
