@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the faults share: a change that is wanted, and the instance as it has to be afterwards."""
 
+from types import SimpleNamespace
+
 import pytest
 
 # Without models and host: only the instance is brought to its state.
@@ -21,6 +23,18 @@ def begin(begin):
 def change(deploy):
     """Deploy the instance with a smaller context, and what a test wants differently."""
     return lambda **settings: deploy(*ONLY, **{**CHANGE, **settings})
+
+
+@pytest.fixture(scope="session")
+def ask(instance, module, site):
+    """The same change by the module alone, where nothing but its answer is looked at."""
+
+    def run(**settings):
+        options = {**instance.record()["spec"], "home": site.home, **CHANGE, **settings}
+        answer = module("llamacpp_instance", **{key: value for key, value in options.items() if value is not None})
+        return SimpleNamespace(failed=int(bool(answer.get("failed"))), output=answer.get("msg", ""))
+
+    return run
 
 
 @pytest.fixture

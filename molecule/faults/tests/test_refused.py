@@ -28,21 +28,21 @@ def gpu(used=0, mig=0, mode=0, answer=0):
         pytest.param(["count 2"], ['There is no GPU "2"', 'There is no GPU "3"'], id="gone"),
     ],
 )
-def test_gpus(untouched, change, gpus, lines, words):
+def test_gpus(untouched, ask, gpus, lines, words):
     """The GPUs are a fake: what NVML says is read rightly; no CUDA is in it."""
     gpus(*lines)
 
-    refused = change()
+    refused = ask()
 
     assert refused.failed == 1, refused.output
     for word in words:
         assert word in refused.output
 
 
-def test_a_port_that_a_stranger_has(untouched, change, host):
+def test_a_port_that_a_stranger_has(untouched, ask, host):
     host.check_output("nohup setsid python3 -m http.server 4499 > /dev/null 2>&1 & sleep 1")
     try:
-        refused = change(port=4499)
+        refused = ask(port=4499)
     finally:
         host.check_output("pkill -f 'http.server 449[9]'")
 
@@ -59,10 +59,10 @@ def test_a_port_that_a_stranger_has(untouched, change, host):
         pytest.param("rm -f {to}", ["/tmp/fault.gguf is not there"], id="missing"),
     ],
 )
-def test_models(untouched, change, host, make, words):
+def test_models(untouched, ask, host, make, words):
     host.check_output(make.replace("{from}", MODEL).replace("{to}", "/tmp/fault.gguf"))
     try:
-        refused = change(model={"path": "/tmp/fault.gguf"}, binds=[])
+        refused = ask(model="/tmp/fault.gguf", binds=[])
     finally:
         host.check_output("rm -f /tmp/fault.gguf")
 
@@ -80,11 +80,11 @@ def test_models(untouched, change, host, make, words):
         pytest.param("cp {from} {to}; chmod 000 {to}", ["/tmp/fault.sif cannot be read"], id="unreadable"),
     ],
 )
-def test_images(untouched, change, host, instance, make, words):
+def test_images(untouched, ask, host, instance, make, words):
     image = instance.record()["spec"]["image"]
     host.check_output(make.replace("{from}", image).replace("{to}", "/tmp/fault.sif"))
     try:
-        refused = change(image="/tmp/fault.sif", image_sha256="")
+        refused = ask(image="/tmp/fault.sif")
     finally:
         host.check_output("rm -f /tmp/fault.sif")
 
@@ -94,7 +94,7 @@ def test_images(untouched, change, host, instance, make, words):
         assert word in refused.output
 
 
-def test_an_option_that_a_new_image_does_not_know(instance, change, host):
+def test_an_option_that_a_new_image_does_not_know(instance, ask, host):
     """A program that stands for a newer llama-server: its help lacks an option that the spec has."""
     pid, record = instance.pid(), instance.record()
     asked = 'exec sh -c "llama-server --help | grep -v -- --min-p"'
@@ -102,7 +102,7 @@ def test_an_option_that_a_new_image_does_not_know(instance, change, host):
     host.check_output("mkdir -p /tmp/newer && printf %s > /tmp/newer/llama-server", script)
     host.check_output("chmod -R a+rx /tmp/newer")
     try:
-        refused = change(server_path="/newer/llama-server", binds=["/data/models:/models", "/tmp/newer:/newer:ro"])
+        refused = ask(server_path="/newer/llama-server", binds=["/data/models:/models", "/tmp/newer:/newer:ro"])
     finally:
         host.check_output("rm -r /tmp/newer")
 
@@ -112,7 +112,7 @@ def test_an_option_that_a_new_image_does_not_know(instance, change, host):
     assert (instance.pid(), instance.record(), instance.health()) == (pid, record, 200)
 
 
-def test_two_runs_at_once(untouched, change, host, site):
+def test_two_runs_at_once(untouched, ask, host, site):
     """The second waits as long as it may, and then says who has the lock."""
     lock = f"{site.home}/.4403-glm-4.7-flash-q4.lock"
     holder = '{"pid": 1, "user": "anna", "since": "2026-10-01T12:00:00Z", "what": "bringing it to started", "from": ""}'
@@ -120,7 +120,7 @@ def test_two_runs_at_once(untouched, change, host, site):
         f"printf %s > {lock}; chown operator: {lock}; nohup setsid flock {lock} sleep 60 > /dev/null 2>&1 &", holder
     )
     try:
-        refused = change(lock_timeout=1)
+        refused = ask(lock_timeout=1)
     finally:
         host.check_output("pkill -f 'slee[p] 60'; rm -f %s", lock)
 
