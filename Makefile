@@ -75,7 +75,7 @@ docs: venv ## the pages and the reference as one site in .build/docs; no link is
 
 # The longest first, so that at the end both cores have work.
 hosts: setup build ## on the lab's hosts: what README and tutorial say, and all scenarios, two at a time
-	@$(MAKE) -k -j2 --output-sync=target molecule-faults molecule-artifacts molecule-fleet tutorial \
+	@$(MAKE) -k -j2 --output-sync=target molecule-fleet molecule-faults molecule-artifacts pages \
 	  $(patsubst %,molecule-%,$(filter-out faults artifacts fleet,$(SCENARIOS)))
 
 molecule: setup venv ## the scenarios alone; one of them: make molecule-fleet
@@ -85,6 +85,9 @@ molecule-%:
 	@printf '\n== scenario %s\n' $*; LAB=molecule-$* MOLECULE_COMMAND_BORDERS=0 molecule test -s $*
 
 tutorial: setup build ## do what README and tutorial say, every command block, on hosts of the lab
+	@$(MAKE) pages
+
+pages:
 	@.venv/bin/python tools/read_along.py
 
 ##@ More
