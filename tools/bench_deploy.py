@@ -24,7 +24,7 @@ PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 OURS, PLAIN = "gpufleet.llamacpp", "builtin modules"
 RUNS = {OURS: "playbooks/deploy.yml", PLAIN: "bench/deploy_builtin.yml"}
 SIZES = ((1, 1), (1, 4), (8, 1), (8, 4))  # hosts x instances
-ROUNDS = 5
+ROUNDS = 3
 NO_CHANGE, FOUR_TO_ONE = 0.5, 2.0  # limits
 ENVIRONMENT = {**os.environ, "LAB": "bench", "ANSIBLE_FORCE_COLOR": "0"}
 # Both as root over ssh: the yardstick has no way to keep a server without it.
