@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "LAB": "bench"}
 
 # Ends with the gap in seconds as its last line; the line before says that the first answer is there.
 CLIENT = """
-    import http.client, json, sys, time
+    import http.client, json, time
 
     def answered():
         line = http.client.HTTPConnection("127.0.0.1", 4403, timeout=30)
@@ -57,24 +57,23 @@ CLIENT = """
             time.sleep(0.002)
 """
 STREAM = """
-    import collections, os, select
+    import collections, os
 
     def stream():
         line = http.client.HTTPConnection("127.0.0.1", 4403, timeout=30)
-        whole, text = False, ""
+        taken = whole = False
         try:
             body = json.dumps({"prompt": "Once upon a time", "n_predict": 48, "ignore_eos": True, "stream": True})
             line.request("POST", "/completion", body, {"Content-Type": "application/json"})
             answer = line.getresponse()
-            if answer.status != 200:
+            taken = answer.status == 200
+            if not taken:
                 return "not taken: HTTP %d" % answer.status
             for raw in answer:
                 if raw.startswith(b"data: "):
-                    piece = json.loads(raw[6:])
-                    text += piece["content"]
-                    whole = whole or piece["stop"]
+                    whole = whole or json.loads(raw[6:])["stop"]
         except (OSError, http.client.HTTPException) as error:
-            if not text:
+            if not taken:
                 return "not taken: " + type(error).__name__
         finally:
             line.close()

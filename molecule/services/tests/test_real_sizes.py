@@ -23,14 +23,10 @@ GPU = "gpu {0} GPU-{0}f5a1c00-fa4e-4e56-8d4c-00000000000{0} 00000000:{1}:00.0 14
 def instances(instance, lab):
     """The instances of the four pages, with files of true size, and with ports that are free here."""
     image = instance.record()["spec"]["image"]
-    code = subprocess.run(
-        f"tar -cf - -C {ROOT}/tests/unit/_artifact gguf_builder.py -C {ROOT}/molecule/services/tests giants.py"
-        f" -C {ROOT}/.collections --exclude=__pycache__ -h"
-        " ansible_collections/gpufleet/llamacpp/plugins/module_utils",
-        shell=True,
-        check=True,
-        capture_output=True,
-    ).stdout
+    archive = ["tar", "-chf", "-", "--exclude=__pycache__"]
+    archive += ["-C", ROOT / "tests/unit/_artifact", "gguf_builder.py", "-C", Path(__file__).parent, "giants.py"]
+    archive += ["-C", ROOT / ".collections", "ansible_collections/gpufleet/llamacpp/plugins/module_utils"]
+    code = subprocess.run(archive, check=True, capture_output=True).stdout
     lab("ssh", "gpu1", f"mkdir -p {CODE} && tar -C {CODE} -xf -", input=code)
     lab("ssh", "gpu1", f"PYTHONPATH={CODE} python3 {CODE}/giants.py {GIANTS}")
     lab("ssh", "gpu1", f"mkdir -p {HOME} && ln -sfn /home/operator/llamacpp/venv {HOME}/venv")

@@ -26,6 +26,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -98,12 +99,12 @@ def read_launch(directory: str) -> Launch:
 
 
 def stamp(path: str) -> list[int] | None:
-    """Inode, size in bytes and mtime in ns of a file; None where there is none."""
+    """Inode, size in bytes and mtime in ns of a file; None where there is none, and for a folder: it changes in use."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return [found.st_ino, found.st_size, found.st_mtime_ns]
+    return [found.st_ino, found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else None
 
 
 def read_key(path: str | None) -> str | None:

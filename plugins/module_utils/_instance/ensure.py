@@ -116,7 +116,7 @@ class Answer:
 
     ``missing``: what was not there and is to be brought by an earlier task, in check mode; ``image``: which one would
     come from its address; ``touched``: files are the same, and their stat values, which are to be recorded, are not;
-    ``takes``: what a server that is to be started, or stopped, has of the GPUs by then.
+    ``takes``: what an instance whose server is to be started, or that is to be removed, has of the GPUs by then.
     """
 
     result: dict[str, Any]
@@ -214,7 +214,8 @@ def _without_spec(request: Request) -> Answer:
         resource = describe.look(place, last)
     else:
         resource = describe.describe(place, last, observed.unit)
-    takes = Neighbour(name, pids=pids_of(last), comes=True) if observed.active and steps else None
+    # What is only stopped stays declared, and its memory is kept for it.
+    takes = Neighbour(name, pids=pids_of(last), comes=True) if request.state == "absent" else None
     return Answer(result(steps, resource, "instance", diff=diff_of(before, after, name)), warnings, takes=takes)
 
 

@@ -29,6 +29,8 @@ MODELS_INSIDE = "/models"
 # reading a config.ini (llama.cpp common/arg.cpp reads it before the command line).
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NO_CONFIG = "/nonexistent"
+# Options with a file that llama-server itself writes.
+WRITTEN = ("--log-file", "--lookup-cache-dynamic", "-lcd")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str
 def server_files(spec: Spec) -> list[str]:
     """What the server reads, as the host calls it: image, every part of the model, keys, and files that args name."""
     binds = all_binds(spec)
-    named = [outside(word, binds) for word in spec.args if word.startswith("/")]
+    pairs = zip(("", *spec.args), spec.args)
+    named = [outside(word, binds) for option, word in pairs if word.startswith("/") and option not in WRITTEN]
     keys = [spec.api_key_file] if spec.api_key_file else []
     try:
         parts = gguf.split_paths(spec.model)

@@ -217,12 +217,12 @@ def test_ready_only_after_loading_and_clean_stop(instance: Instance) -> None:
 
 
 def test_it_tells_which_files_the_server_was_started_on(instance: Instance, tmp_path: Path) -> None:
-    key, gone = tmp_path / "key", str(tmp_path / "gone")
+    key, gone, folder = tmp_path / "key", str(tmp_path / "gone"), str(tmp_path)
     key.write_text("secret")
-    instance.launch["files"] = [str(key), gone]
+    instance.launch["files"] = [str(key), gone, folder]
     instance.ready(instance.start())
     seen = key.stat()
-    assert instance.running()["files"] == {str(key): [seen.st_ino, 6, seen.st_mtime_ns], gone: None}
+    assert instance.running()["files"] == {str(key): [seen.st_ino, 6, seen.st_mtime_ns], gone: None, folder: None}
 
 
 def test_environment_is_exactly_the_launch(instance: Instance) -> None:

@@ -238,7 +238,7 @@ def test_the_files_that_the_server_reads_as_the_host_calls_them() -> None:
         model="/data/models/x-00002-of-00002.gguf",
         api_key_file="/h/keys",
         binds=["/data/models:/models"],
-        args=["--chat-template-file /models/glm.jinja", "--temp 1.0"],
+        args=["--chat-template-file /models/glm.jinja", "--temp 1.0", "--log-file /models/written.log"],
     )["files"]
     assert files == [
         IMAGE,
