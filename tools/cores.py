@@ -62,3 +62,7 @@ def newest() -> Environment | None:
 def no_newest() -> str:
     """What to say where newest() finds nothing."""
     return f"No Python for a newer ansible-core than {floor().core} on this machine: only that one is tested here."
+
+
+if __name__ == "__main__":
+    newest()

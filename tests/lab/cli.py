@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     verb("setup", "install what the lab needs from apt: " + " ".join(TOOLS.values()))
+    verb("build", "build all that hosts and servers are made of; boots nothing, does nothing where all is there")
     verb("up", "build what is missing and boot N hosts; does nothing where all is up").add_argument(
         "count", metavar="N", nargs="?", type=int, default=2, help="how many (default 2)"
     )
@@ -126,6 +127,9 @@ def main() -> int:
         return 0
     if arguments.verb != "down" and (missing := missing_packages()):
         raise LabError(f"the lab needs {' '.join(missing)}: run `lab setup`, or apt-get install them")
+    if arguments.verb == "build":
+        fleet.build()
+        return 0
     with lab.lock():
         change(lab, arguments)
     return 0

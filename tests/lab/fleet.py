@@ -13,6 +13,7 @@ from pathlib import Path
 
 import counterparts
 import network
+import stock
 from group import Group
 from images import MODEL_NAME, SIF_NAME, Images, build_all, venv_python
 from machine import Host, forget_machine
@@ -67,6 +68,11 @@ def up(lab: Lab, count: int) -> None:
     now = time.monotonic()
     say(f"{count} hosts up, {len(started)} booted in {now - built:.1f} s; {now - begin:.1f} s in all")
     print(status(lab), end="")
+
+
+def build() -> None:
+    """What hosts and servers are made of, for all labs of this checkout."""
+    stock.build(build_all())
 
 
 def serve_all(lab: Lab) -> None:
