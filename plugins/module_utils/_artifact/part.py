@@ -89,15 +89,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def resumable(destination: str, content: str, size: int, chunk: int) -> int:
-    """Bytes of ``content`` that an earlier fetch left safely on the disk; changes nothing."""
-    path = part_path(destination, content)
-    found = _identity(path)
-    if found is None:
-        return 0
-    return sum(gather(path, Header(content, size, chunk, found[1])).have.values())
-
-
 def discard_abandoned(destination: str, keep: str | None = None) -> list[str]:
     """Remove what fetches of other contents left beside ``destination``, unless one may be at work; the paths."""
     removed = []

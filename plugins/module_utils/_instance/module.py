@@ -70,7 +70,8 @@ def run_module(module: AnsibleModule) -> None:
         where, what = error.filename or home, error.strerror or error
         module.fail_json(msg=f"{where}: {what}. The task can be run again once that is mended.")
     for warning in answer.warnings:
-        module.warn(warning)
+        # As llamacpp_plan says it: the same sentence is shown once.
+        module.warn(f"{module.params['name']}: {warning}")
     module.exit_json(**answer.result)
 
 

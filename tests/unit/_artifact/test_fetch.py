@@ -22,6 +22,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch 
     FetchError,
     Progress,
     Source,
+    chunk_of,
     fetch,
     inspect,
 )
@@ -93,6 +94,14 @@ def test_a_file_arrives_in_ranges(tmp_path: Path, server: FaultServer) -> None:
         (start, min(start + CHUNK, len(CONTENT))) for start in range(0, len(CONTENT), CHUNK)
     ]
     assert all(one.headers["Accept-Encoding"] == "identity" for one in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("size", "mebibytes"),
+    [(0, 4), (100_000_000, 4), (1 << 29, 4), (1 << 30, 8), (2 << 30, 16), (193_000_000_000, 16)],
+)
+def test_chunks_of_a_large_file_are_larger(size: int, mebibytes: int) -> None:
+    assert chunk_of(size) == mebibytes << 20
 
 
 def test_connections_are_kept(tmp_path: Path, server: FaultServer) -> None:
