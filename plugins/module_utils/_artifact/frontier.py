@@ -100,7 +100,8 @@ class Frontier(threading.Thread):
                 self._blocks.give(held[0])
             if held and alone:
                 continue
-            count = os.preadv(self._source, [self._buffer[: piece.end - at]], at)
+            end = min(piece.end, (alone and self._blocks.next(at)) or piece.end)
+            count = os.preadv(self._source, [self._buffer[: end - at]], at)
             if count == 0:
                 raise OSError(f"the partial file ends at byte {at}: it was cut from outside")
             state.update(self._buffer[:count])

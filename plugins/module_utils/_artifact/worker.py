@@ -199,7 +199,7 @@ class Worker(threading.Thread):
         most = READ_MAX if not job.pace.rate else min(max(int(job.pace.rate / 8), READ_MIN), READ_MAX)
         wanted, written, start = min(self._read, most - most % ALIGN, limit), 0, piece.at
         job.syncer.reserve(wanted)
-        block = job.blocks.take()
+        block = job.blocks.take(start)
         try:
             mark = time.monotonic()
             count = self._fill(client, answer, block[:wanted], limit)

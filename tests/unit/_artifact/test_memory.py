@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ SIZE = 4 * ALIGN
 
 
 def filled(blocks: Blocks, at: int, byte: bytes) -> None:
-    block = blocks.take()
+    block = blocks.take(at)
     block[:] = byte * SIZE
     blocks.keep(block, at, block)
 
@@ -32,7 +33,7 @@ def test_what_is_kept_is_had_once() -> None:
     assert bytes(data) == b"a" * SIZE
     assert blocks.pop(0) is None
     blocks.give(block)
-    assert blocks.take() is block
+    assert blocks.take(0) is block
 
 
 def test_without_room_what_would_be_hashed_last_goes() -> None:
@@ -49,7 +50,7 @@ def test_without_room_the_hashing_is_waited_for() -> None:
     filled(blocks, 0, b"a")
     blocks.hashing(True)
     taken: list[memoryview] = []
-    waiting = threading.Thread(target=lambda: taken.append(blocks.take()), daemon=True)
+    waiting = threading.Thread(target=lambda: taken.append(blocks.take(0)), daemon=True)
     waiting.start()
     waiting.join(0.2)
     assert not taken, "a block was taken away that was about to be hashed"
@@ -64,18 +65,46 @@ def test_nobody_waits_for_a_hashing_that_waits_for_bytes() -> None:
     filled(blocks, SIZE, b"b")
     blocks.hashing(True)
     taken: list[memoryview] = []
-    waiting = threading.Thread(target=lambda: taken.append(blocks.take()), daemon=True)
+    waiting = threading.Thread(target=lambda: taken.append(blocks.take(0)), daemon=True)
     waiting.start()
     blocks.hashing(False)
     waiting.join(5)
     assert len(taken) == 1
 
 
+def test_who_brings_what_is_hashed_first_gets_the_next_block() -> None:
+    blocks = Blocks(SIZE, 1)
+    blocks.hashing(True)
+    only = blocks.take(0)
+    order: list[int] = []
+
+    def take(at: int) -> None:
+        block = blocks.take(at)
+        order.append(at)
+        blocks.give(block)
+
+    waiting = [threading.Thread(target=take, args=(at,), daemon=True) for at in (2 * SIZE, 3 * SIZE, SIZE)]
+    for thread in waiting:
+        thread.start()
+        time.sleep(0.05)
+    blocks.give(only)
+    for thread in waiting:
+        thread.join(5)
+    assert order == [SIZE, 2 * SIZE, 3 * SIZE]
+
+
+def test_the_next_bytes_that_are_held_are_known() -> None:
+    blocks = Blocks(SIZE, 2)
+    filled(blocks, SIZE, b"a")
+    filled(blocks, 3 * SIZE, b"b")
+    assert [blocks.next(at) for at in (0, SIZE, 3 * SIZE)] == [SIZE, 3 * SIZE, None]
+
+
 def test_a_few_bytes_are_not_worth_a_block() -> None:
     blocks = Blocks(SIZE, 1)
-    block = blocks.take()
+    block = blocks.take(0)
     blocks.keep(block, 0, block[: SIZE // 4])
-    assert blocks.pop(0) is None and blocks.take() is block
+    assert blocks.pop(0) is None and blocks.take(0) is block
 
 
 def test_what_is_hashed_is_forgotten() -> None:
