@@ -40,9 +40,9 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which options the module warned about."""
+    """Of which instance and which option the module warned."""
     found: list[str] = []
-    monkeypatch.setattr(AnsibleModule, "warn", lambda self, warning: found.append(warning.partition(":")[0]))
+    monkeypatch.setattr(AnsibleModule, "warn", lambda self, warning: found.append(":".join(warning.split(":")[:2])))
     return found
 
 
@@ -54,7 +54,7 @@ def test_a_fresh_host_in_check_mode(
     assert result["changed"]
     assert result["actions"][-2:] == ["Install the unit (supervisor)", "Start llama-server and prove that it works"]
     assert result["instance"] == {"name": "one", "state": "absent"}
-    assert warned == ["model", "image"]
+    assert warned == ["one: model", "one: image"]
     assert result["diff"]["before"] == "{}\n"
     assert "--port" in result["diff"]["after"]
     assert os.listdir(tmp_path) == []
@@ -73,7 +73,7 @@ def test_an_image_that_would_be_pulled_is_in_the_diff(
     assert result["actions"][:2] == [f"Create the folder {options['home']}/shared", f"Pull {address} to {path}"]
     assert f"{path} is not there" in result["reasons"]
     assert f'"image_sha256": "{"ab" * 32}"' in result["diff"]["after"]
-    assert warned == ["model"]
+    assert warned == ["one: model"]
 
 
 def test_a_pull_that_is_not_allowed(run_module: RunModule, options: dict[str, Any]) -> None:
