@@ -63,7 +63,7 @@ class Blocks:
                     block = self._find() if first else None
                     if block is not None:
                         return block
-                    mine[2].wait(LATE if first else 0.5)
+                    mine[2].wait(LATE if first else None)  # it is told when it becomes the first
             finally:
                 self._waiting.remove(mine)
                 heapq.heapify(self._waiting)
@@ -94,8 +94,8 @@ class Blocks:
         return None
 
     def _call(self) -> None:
-        """Wake the first of those who wait, if there is something for it."""
-        if self._waiting and (self._free or self._left):
+        """Have the first of those who wait look again; it may have just become that."""
+        if self._waiting:
             self._waiting[0][2].notify()
 
     def keep(self, block: memoryview, at: int, data: memoryview) -> None:

@@ -93,6 +93,21 @@ def test_who_brings_what_is_hashed_first_gets_the_next_block() -> None:
     assert order == [SIZE, 2 * SIZE, 3 * SIZE]
 
 
+def test_all_who_wait_get_a_block_when_the_hashing_waits_for_bytes() -> None:
+    """Each takes what would be hashed last, one after the other: a slow connection does not hold up the others."""
+    blocks = Blocks(SIZE, 8)
+    for number in range(8):
+        filled(blocks, (10 + number) * SIZE, b"a")
+    blocks.hashing(True)
+    waiting = [threading.Thread(target=blocks.take, args=(at * SIZE,), daemon=True) for at in range(8)]
+    for thread in waiting:
+        thread.start()
+    blocks.hashing(False)
+    for thread in waiting:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in waiting)
+
+
 def test_the_next_bytes_that_are_held_are_known() -> None:
     blocks = Blocks(SIZE, 2)
     filled(blocks, SIZE, b"a")
