@@ -72,7 +72,8 @@ def home_of(environment: Environment) -> Path:
 
 def write_pip_configuration(python: Path, home: Path) -> None:
     """Give pip in the private home what this user's pip is told; ansible-test drops every PIP_ variable."""
-    settings: dict[str, dict[str, str]] = {"global": {}}
+    # "no" is pip's way to say --no-compile in a file: little of what each test installs is ever imported.
+    settings: dict[str, dict[str, str]] = {"global": {}, "install": {"no-compile": "no"}}
     listed = subprocess.run([python, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True).stdout
     cache = subprocess.run([python, "-m", "pip", "cache", "dir"], check=False, capture_output=True, text=True).stdout
     if cache.strip():

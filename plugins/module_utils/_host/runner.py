@@ -525,7 +525,9 @@ class Runner:
         silent = time.monotonic() - self.alive_at
         if code == 200:
             self.alive_at = self.moved_at = time.monotonic()
-            self.save(ready=time.time())
+            # What was not there at the start, and is here now, came before the server opened it: it would not be ready.
+            files = {path: was or stamp(path) for path, was in self.state["files"].items()}
+            self.save(ready=time.time(), files=files)
             self.log.mark(f"ready after {self.state['ready'] - self.state['started']:.1f} s")
             self.notify("READY=1", "WATCHDOG=1", "STATUS=ready")
         elif code is None and silent > START_SILENCE_LIMIT:

@@ -225,6 +225,21 @@ def test_it_tells_which_files_the_server_was_started_on(instance: Instance, tmp_
     assert instance.running()["files"] == {str(key): [seen.st_ino, 6, seen.st_mtime_ns], gone: None, folder: None}
 
 
+def test_a_file_that_comes_while_the_server_starts_is_one_that_it_was_started_on(
+    instance: Instance, tmp_path: Path
+) -> None:
+    late = tmp_path / "model"
+    instance.launch["files"] = [str(late)]
+    instance.behave(health=503)
+    process = instance.start()
+    until(lambda: instance.running()["server_pid"], "a server that loads")
+    late.write_text("late")
+    assert instance.running()["files"] == {str(late): None}
+    instance.behave(health=200)
+    seen = late.stat()
+    assert instance.ready(process)["files"] == {str(late): [seen.st_ino, 4, seen.st_mtime_ns]}
+
+
 def test_environment_is_exactly_the_launch(instance: Instance) -> None:
     process = instance.start()
     instance.ready(process)
