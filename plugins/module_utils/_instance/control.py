@@ -45,6 +45,7 @@ stop_timeout=@STOP_TIMEOUT@
 prepare_command=(@PREPARE@)
 start_command=(@START@)
 stop_command=(@STOP@)
+pid_command=(@PID@)
 logs_command=(@LOGS@)
 @EXPORT@
 say() { printf '%s: %s\n' "$name" "$*"; }
@@ -116,6 +117,8 @@ start() {
 stop() {
   if ! process runner >/dev/null; then
     say "is not running"
+    # Nor is it to be started again. supervisord does that as soon as it is spoken to, and a TERM just then is lost.
+    "${pid_command[@]}" >/dev/null 2>&1
     "${stop_command[@]}" >/dev/null 2>&1
     return 0
   fi
@@ -222,6 +225,7 @@ def render(
         "PREPARE": shlex.join(commands["prepare"]),
         "START": shlex.join(commands["start"]),
         "STOP": shlex.join(commands["stop"]),
+        "PID": shlex.join(commands["pid"]),
         "LOGS": shlex.join(commands["logs"]),
         # Over ssh without a login session the variable is often not set, and systemctl --user finds no manager.
         "EXPORT": 'export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"\n' if user_bus else "",

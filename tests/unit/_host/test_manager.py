@@ -448,6 +448,17 @@ def test_supervisor_a_changed_unit_that_runs_is_started_anew(mine: supervisor.Su
     assert running(mine, changed) != first
 
 
+def test_supervisor_does_not_lose_the_term_to_a_program_that_is_just_being_started(mine: supervisor.Supervisor) -> None:
+    one = dataclasses.replace(sleeper(mine, "1000"), enabled=False)
+    mine.install(one)
+    mine.start(one)
+    for attempt in range(10):
+        begin = time.monotonic()
+        mine.stop(one)
+        assert time.monotonic() - begin < 5, attempt
+        mine.supervisord.start("one")
+
+
 def test_supervisor_stop_is_bounded(mine: supervisor.Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     one = dataclasses.replace(
         sleeper(mine, ""),

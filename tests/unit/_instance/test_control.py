@@ -20,6 +20,7 @@ COMMANDS = {
     "prepare": ["true"],
     "start": ["/h/venv/bin/supervisorctl", "start", "x"],
     "stop": ["/h/venv/bin/supervisorctl", "stop", "x"],
+    "pid": ["/h/venv/bin/supervisorctl", "pid", "x"],
     "logs": ["tail", "-F", "/h/a b/llama-server.log"],
 }
 

@@ -51,7 +51,7 @@ class Fake(manager.Manager):
         self.state = manager.UnitState(True, self.state.enabled, False)
 
     def commands(self, unit: manager.Unit) -> dict[str, list[str]]:
-        return {"prepare": [], "start": ["start"], "stop": ["stop"], "logs": ["logs"]}
+        return {"prepare": [], "start": ["start"], "stop": ["stop"], "pid": [], "logs": ["logs"]}
 
 
 @pytest.fixture

@@ -240,16 +240,21 @@ class Supervisor(Manager):
             raise ManagerError(f"supervisord did not start {unit.name}: {error} ({log})") from error
 
     def stop(self, unit: Unit) -> None:
-        try:
-            if not self.supervisord.stop(unit.name, patience(unit)):
-                raise ManagerError(f"supervisord did not stop {unit.name} within {patience(unit):.0f} s")
-        except Refused as error:
-            raise ManagerError(f"supervisord did not stop {unit.name}: {error}") from error
-        except Unreachable:
-            pass
+        stopped = self.asked_to_stop(unit, patience(unit))
         # What it cannot have stopped: a runner that outlived it, the container of a runner that had to be killed.
         self.end(unit, runner.runner_of, unit.stop_timeout + STOP_MARGIN)
         self.end(unit, runner.container_of, STOP_MARGIN)
+        if not stopped and not self.asked_to_stop(unit, STOP_MARGIN):
+            raise ManagerError(f"supervisord did not stop {unit.name} within {patience(unit):.0f} s")
+
+    def asked_to_stop(self, unit: Unit, seconds: float) -> bool:
+        """Whether supervisord stopped the unit within so many seconds; one that is not there has nothing to stop."""
+        try:
+            return self.supervisord.stop(unit.name, seconds)
+        except Refused as error:
+            raise ManagerError(f"supervisord did not stop {unit.name}: {error}") from error
+        except Unreachable:
+            return True
 
     def end(self, unit: Unit, find: Callable[[dict[str, Any]], list[int]], patience: float) -> None:
         """TERM to the processes that find() finds, and KILL after patience seconds."""

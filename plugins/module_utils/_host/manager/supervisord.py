@@ -13,9 +13,13 @@ import time
 import xmlrpc.client
 from typing import Any
 
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import RESTART_EXCEPT
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of
+
 TIMEOUT = 30.0  # s for an answer; nothing is asked that supervisord has to wait for
 EVERY = 0.02  # s between two questions; each has supervisord look after its children, which it does once a second else
-ACTIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
+STOPPABLE = ("RUNNING", "STARTING", "BACKOFF")
+ACTIVE = (*STOPPABLE, "STOPPING")
 # Fault codes.
 SHUTDOWN_STATE, BAD_NAME, ALREADY_STARTED, NOT_RUNNING = 6, 10, 60, 70
 
@@ -74,12 +78,17 @@ class Daemon:
         return self.call("supervisor.getProcessInfo", name, ignore=(BAD_NAME,)) or {}
 
     def stop(self, name: str, patience: float) -> bool:
-        """Have a program stopped; whether it has, within so many seconds."""
-        self.call("supervisor.stopProcess", name, False, ignore=(BAD_NAME, NOT_RUNNING))
+        """Have a program stopped; whether it has, within so many seconds.
+
+        A question is enough to have it start at once what has just exited, and a child that is not yet its program, but
+        still a copy of supervisord, loses a TERM. So that is waited for, and it is asked as often as it takes.
+        """
         deadline = time.monotonic() + patience
-        while self.info(name).get("statename") in ACTIVE:
+        while not settled(info := self.info(name)):
             if time.monotonic() > deadline:
                 return False
+            if info["statename"] in STOPPABLE and not is_copy(info.get("pid")):
+                self.call("supervisor.stopProcess", name, False, ignore=(BAD_NAME, NOT_RUNNING))
             time.sleep(EVERY)
         return True
 
@@ -99,3 +108,15 @@ class Daemon:
     def shut_down(self) -> None:
         """Have it leave; returns at once."""
         self.call("supervisor.shutdown")
+
+
+def settled(info: dict[str, Any]) -> bool:
+    """Whether a program has ended and supervisord will not start it again by itself."""
+    state = info.get("statename")
+    return state not in ACTIVE and (state != "EXITED" or info.get("exitstatus") == RESTART_EXCEPT)
+
+
+def is_copy(pid: int | None) -> bool:
+    """Whether this child of supervisord has been forked, and has not become its program yet."""
+    parent = parent_of(pid) if pid else None
+    return pid is not None and parent is not None and command(pid) == command(parent)
