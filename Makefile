@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
-TESTS := static sanity unit build hosts
+TESTS := static code build hosts
 
 help: ## show this page
 	@bold=; plain=; if [ -t 1 ]; then bold=$$'\e[1m'; plain=$$'\e[0m'; fi; \
@@ -60,7 +60,10 @@ format: venv ## ruff mends what it can
 types: venv ## mypy
 	@mypy plugins tools tests/lab
 
-sanity: venv ## ansible-test sanity, all tests, no ignore file, on the oldest and the newest ansible-core here
+code: venv ## sanity and unit, side by side: one computes, the other waits
+	@$(MAKE) -j2 --output-sync=target sanity unit
+
+sanity: venv ## ansible-test sanity, no ignore file, on the oldest and the newest ansible-core here
 	@.venv/bin/python tools/sanity.py
 
 unit: venv ## unit tests, on the oldest and the newest ansible-core here
@@ -130,4 +133,4 @@ clean: ## take all hosts away, and remove everything that was made here
 	@for lab in $(SCENARIOS:%=molecule-%) bench; do LAB=$$lab tests/lab/lab down; done; tests/lab/lab down
 	@rm -rf .build .venv .collections .lab .ruff_cache
 
-.PHONY: help link setup venv stock demo down test $(TESTS) format bench importer changelog lab clean
+.PHONY: help link setup venv stock demo down test $(TESTS) sanity unit format bench importer changelog lab clean

@@ -468,6 +468,7 @@ def test_supervisor_stop_is_bounded(mine: supervisor.Supervisor, monkeypatch: py
     mine.start(one)
     time.sleep(1)
     monkeypatch.setattr(supervisor, "patience", lambda unit: 0.3)
+    monkeypatch.setattr(supervisor, "STOP_MARGIN", 0.3)
     with pytest.raises(manager.ManagerError, match="did not stop one within 0 s"):
         mine.stop(one)
     os.kill(mine.observe(one).pid or 0, signal.SIGKILL)
