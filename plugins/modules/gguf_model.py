@@ -409,6 +409,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progre
     begin,
     is_deferred,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import let_servers_read
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
     default_home,
     ensure_library,
@@ -465,6 +466,7 @@ def main() -> None:
         required_together=TOGETHER,
         supports_check_mode=True,
     )
+    let_servers_read()
     try:
         with begin(module.params["path"]) as progress:
             module.exit_json(**run(module, progress))

@@ -315,6 +315,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.regist
     credentials_from,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import let_servers_read
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
     default_home,
     ensure_library,
@@ -431,6 +432,7 @@ def main() -> None:
         mutually_exclusive=[("username", "auth_file")],
         supports_check_mode=True,
     )
+    let_servers_read()
     try:
         with begin(module.params["path"]) as progress:
             module.exit_json(**run(module, progress))

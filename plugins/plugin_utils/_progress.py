@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress_line import (
@@ -182,8 +183,9 @@ class PullAction(ActionBase):
             return dict(self._execute_module(task_vars=task_vars))
         job = Job(started["ansible_job_id"], started["results_file"].rpartition("/")[0], progress)
         result = self._finish(job, task_vars)
-        # async_wrapper removes it too, seconds later; until then the module's options would lie there.
-        self._patiently(lambda: {"removed": self._remove_tmp_path(folder)})
+        # async_wrapper removes it too, seconds later; until then the module's options, secrets too, would lie there.
+        if not constants.DEFAULT_KEEP_REMOTE_FILES:
+            self._patiently(lambda: {"removed": self._remove_tmp_path(folder, force=True)})
         return result
 
     def _can_detach(self) -> bool:

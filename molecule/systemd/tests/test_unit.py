@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is special with root: a unit of the host, and a server that may do as little as it can."""
 
+import re
+
 UNIT = "llamacpp-4403-glm-4.7-flash-q4.service"
 
 
@@ -53,3 +55,17 @@ def test_the_server_may_not_change_what_root_runs(site, host):
 def test_there_is_nothing_of_the_rootless_kind(host):
     assert host.run("pgrep -f supervisord").rc == 1
     assert "llamacpp" not in host.run("crontab -u root -l; crontab -u operator -l").stdout
+
+
+def test_what_its_user_does_not_reach_is_told_before_anything_is_touched(instance, host, deploy):
+    pid, mode = instance.pid(), host.check_output("stat -c %a /data/models")
+    host.check_output("chmod 700 /data/models")
+    try:
+        refused = deploy("--tags", "llamacpp_instances", context_size=4096)
+    finally:
+        host.check_output(f"chmod {mode} /data/models")
+
+    assert refused.failed == 1, refused.output
+    words = re.sub(r"\s+", " ", refused.output)
+    assert "user: llamacpp, whom the server is to run as, may not enter /data/models (drwx------ " in words
+    assert instance.pid() == pid

@@ -10,7 +10,7 @@ def test_predicts_the_deploy_and_touches_nothing(instance, deploy):
 
     assert foretold.failed == 0
     assert foretold.tasks >= {
-        "Make the folders",
+        "Make the home",
         "Make the Python environment",
         "Bring the models",
         "Bring the instances to their state",

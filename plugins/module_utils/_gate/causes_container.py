@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a container does not come up, in the words of Apptainer 1.4 and of the dynamic linker. Data.
+"""Why a container does not come up, in the words of systemd, Apptainer 1.4 and the dynamic linker. Data.
 
 Private to gpufleet.llamacpp; may change at any time. Most were brought about with the real program.
 """
@@ -10,6 +10,13 @@ from __future__ import annotations
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import cause
 
 CONTAINER = (
+    cause(
+        "runner cannot be started",
+        r"Failed to execute (?P<file>/\S+): (?P<said>.*\S)",
+        "systemd cannot start {file}: {said}.",
+        "Where it is gone, deploy again, which makes it anew. Otherwise let the unit's user enter its folder and read "
+        "it (chmod o+rX).",
+    ),
     cause(
         "no user namespaces",
         r"(?P<said>Failed to create user namespace.*|.*maximum number of user namespaces exceeded.*)",

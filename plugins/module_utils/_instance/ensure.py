@@ -27,6 +27,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import
     record,
     starter,
     survey,
+    unit_user,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import room as rooms
@@ -306,7 +307,7 @@ def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decisio
     request, spec, place = case.request, case.spec, case.place
     kinds = plan.kinds(decision.steps)
     starts = "start" in kinds
-    missing = [*found.missing, *preflight.user_problems(place.manager.name, spec.user)]
+    missing = [*found.missing, *unit_user.missing(place.manager.name, spec.user)]
     # What an earlier task is still to bring cannot be asked.
     can_ask = bool(kinds) and not case.image.comes and not missing and not found.problems
     launch = decision.want.record["launch"]
@@ -326,6 +327,7 @@ def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decisio
     if starts:
         said.add([*room.seen.problems, *starter.problems(place.manager.name, found.runtime, request.run)])
         said.add([], room.seen.warnings)
+        said.add(unit_user.problems(place.manager.name, spec.user, observe.reads(place, decision.want.record)))
     if can_ask and not said.problems:
         fits = rooms.memory_for(spec, launch, request.run, room, case.last)
         if starts:

@@ -16,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import let_servers_read
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.lock import Held, hold
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
@@ -58,6 +59,7 @@ def _lock(module: AnsibleModule, home: str) -> AbstractContextManager[None]:
 
 def run_module(module: AnsibleModule) -> None:
     """Do what llamacpp_instance was asked; ends the module."""
+    let_servers_read()
     home = module.params["home"] or default_home()
     hide = module.no_log_values.add
     request = Request(module.params, home, module.check_mode, _run(module), partial(_library, module, home), hide)

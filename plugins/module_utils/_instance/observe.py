@@ -80,6 +80,14 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
     )
 
 
+def reads(place: Place, value: Mapping[str, Any]) -> list[str]:
+    """What has to be within reach of the user that the server of this record runs as."""
+    spec, launch_ = value["spec"], value["launch"]
+    program = unit(place, spec).command[0]
+    binds = [bind.split(":")[0] for bind in spec["binds"]]
+    return [place.home, program, launch_["argv"][0], *launch_["files"], *binds]
+
+
 def wanted(
     place: Place,
     spec: Spec,

@@ -7,7 +7,6 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,20 +125,6 @@ def address_problems(spec: Spec) -> list[str]:
             "them), 127.0.0.1 for itself alone, or 0.0.0.0 for all of them."
         )
     return problems
-
-
-def user_problems(manager: str, user: str) -> list[str]:
-    """Whether the user is there whom a unit of the host has to run the server as."""
-    if manager != "systemd":
-        return []
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return [
-            f"user: this host has no user {user}, whom the server is to run as. Create it as a system user (the role "
-            "gpufleet.llamacpp.llamacpp_host does), or name another."
-        ]
-    return []
 
 
 def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tuple[list[str], list[str]]:

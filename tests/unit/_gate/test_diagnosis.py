@@ -52,6 +52,10 @@ EXPECTED = {
     "no_fuse": ("no fuse", "no working FUSE (device not found"),
     "no_userns": ("no user namespaces", "Failed to create user namespace: not allowed to create user namespace."),
     "port": ("port taken", "Address 127.0.0.1, port 18499 cannot be listened on"),
+    "python_closed": (
+        "runner cannot be started",
+        "systemd cannot start /opt/llamacpp/venv/bin/python: Permission denied",
+    ),
     "sif_damaged": ("input/output error", "A file could not be read"),
     "sif_missing": ("image missing", "The image /home/operator/missing.sif is not there"),
     "sif_no_server": ("no server in the image", "The image holds no /usr/bin/no-such."),

@@ -20,14 +20,6 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample impo
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_launch, a_record, a_spec
 
 
-def test_a_user_that_is_not_there() -> None:
-    (problem,) = preflight.user_problems("systemd", "nobody-at-all")
-    assert "no user nobody-at-all" in problem
-    assert "llamacpp_host" in problem
-    assert preflight.user_problems("systemd", "root") == []
-    assert preflight.user_problems("supervisor", "nobody-at-all") == []
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> str:
     return str(tmp_path)
