@@ -33,6 +33,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import (
     READ_MAX,
+    READ_MIN,
     Job,
     Stream,
     Tally,
@@ -86,6 +87,14 @@ def chunk_of(size: int) -> int:
     while chunk > CHUNK_LEAST and size < chunk * CHUNKS:
         chunk //= 2
     return chunk
+
+
+def block_of(connections: int) -> int:
+    """Bytes of a block of MEMORY: as much as one read, and so many blocks that few of them are just being filled."""
+    block = READ_MAX
+    while block > READ_MIN and MEMORY // block < 4 * connections:
+        block //= 2
+    return block
 
 
 class _StartOver(Exception):
@@ -219,7 +228,7 @@ class _Round:
             if_range = None if sha256 else remote.validator
             syncer = Syncer(part.handle, pieces, part.journal.claim, chunk, connections if remote.ranged else 1)
             pace = Pace(max_rate)
-            blocks = Blocks(READ_MAX, MEMORY // READ_MAX)
+            blocks = Blocks(block := block_of(connections), MEMORY // block)
             job = Job(places, pieces, part, blocks, syncer, self._tally, pace, if_range, self._ca_path, self._timeout)
             digest = self._arrive(job, connections if remote.ranged else 0, progress, resumed)
             if sha256 in (None, digest):

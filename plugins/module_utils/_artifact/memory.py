@@ -55,6 +55,9 @@ class Blocks:
     def take(self, at: int) -> memoryview:
         """A block to read the file's bytes from ``at`` on into."""
         with self._lock:
+            block = None if self._waiting else self._find()
+            if block is not None:
+                return block
             mine = (at, next(self._number), threading.Condition(self._lock))
             heapq.heappush(self._waiting, mine)
             try:
@@ -124,3 +127,41 @@ class Blocks:
         with self._lock:
             for at in [at for at in self._held if at < end]:
                 self._free.append(self._held.pop(at)[0])
+
+
+class Filling:
+    """The block that one thread fills, read by read, with bytes that follow each other in the file.
+
+    So a block holds as much of a slow line's short reads as of a fast one's.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._block: memoryview | None = None
+        self._at = 0
+        self._filled = 0
+
+    def room(self, at: int) -> memoryview:
+        """Memory for the file's bytes from ``at`` on; may wait for a block."""
+        if self._block is not None and at != self._at + self._filled:
+            self.end()
+        if self._block is None:
+            self._block, self._at, self._filled = self._blocks.take(at), at, 0
+        return self._block[self._filled :]
+
+    def add(self, count: int) -> None:
+        """That many bytes of the room are what the file has there."""
+        self._filled += count
+        if self._filled == self._blocks.size:
+            self.end()
+
+    def end(self) -> None:
+        """Leave the block to the hashing, with what it has."""
+        if self._block is not None:
+            self._blocks.keep(self._block, self._at, self._block[: self._filled])
+            self._block = None
+
+    def drop(self) -> None:
+        """Leave what the block has to nobody."""
+        self._filled = 0
+        self.end()

@@ -48,41 +48,49 @@ class Syncer(threading.Thread):
         self._written = 0
         self._oldest = 0.0
         self._urgent = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._due = threading.Condition(lock)  # the syncer waits for something to do,
+        self._claimed = threading.Condition(lock)  # and those who fetch for what it has done
 
     def admit(self) -> None:
         """Return when all that was asked for and is not claimed is no more than a chunk for each connection.
 
         All of that comes again after a kill, what waits in the system's own memory for a connection as well.
         """
-        with self._changed:
+        with self._claimed:
             while self._written and not self._pieces.stopped:
                 if self._written + self._pieces.flying <= self._most:
                     break
                 self._urgent = True
-                self._changed.notify_all()
-                self._changed.wait(0.5)
+                self._due.notify()
+                self._claimed.wait(0.5)
 
     def reserve(self, count: int) -> None:
         """Return when ``count`` bytes more may be fetched, or the job is over."""
-        with self._changed:
+        with self._claimed:
             while self._unclaimed and self._unclaimed + count > self._limit and not self._pieces.stopped:
-                self._changed.wait(0.5)
+                self._claimed.wait(0.5)
             self._unclaimed += count
 
     def wrote(self, reserved: int, count: int) -> None:
         """Of ``reserved`` bytes ``count`` came, and are written."""
-        with self._changed:
-            self._unclaimed -= reserved - count
-            if count and not self._written:
+        with self._claimed:
+            if count < reserved:
+                self._unclaimed -= reserved - count
+                self._claimed.notify_all()
+            if not count:
+                return
+            if not self._written:
                 self._oldest = time.monotonic()
+            if not self._written or (self._written + count) * BATCH >= self._limit > self._written * BATCH:
+                self._due.notify()
             self._written += count
-            self._changed.notify_all()
 
     def end(self) -> None:
         """Return when the last claim is made, after the job's pieces were stopped."""
-        with self._changed:
-            self._changed.notify_all()
+        with self._claimed:
+            self._due.notify_all()
+            self._claimed.notify_all()
         if self.is_alive():
             self.join()
 
@@ -101,24 +109,24 @@ class Syncer(threading.Thread):
 
     def _wait(self) -> None:
         """Until there is enough to sync, or the job is over."""
-        with self._changed:
+        with self._due:
             while not self._pieces.stopped and self._written * BATCH < self._limit:
                 if self._urgent and self._written:
                     return
                 left = self._oldest + SECONDS - time.monotonic()
                 if self._written and left <= 0:
                     return
-                self._changed.wait(min(left, 0.5) if self._written else 0.5)
+                self._due.wait(min(left, 0.5) if self._written else 0.5)
 
     def _sync(self) -> None:
         """A sync covers all that was written before it began, so just that is claimed."""
-        with self._changed:
+        with self._due:
             count, self._urgent = self._written, False
         written = self._pieces.written()
         os.fdatasync(self._source)
         self._claim(written)
-        with self._changed:
+        with self._claimed:
             self._written -= count
             self._unclaimed -= count
             self._oldest = time.monotonic()
-            self._changed.notify_all()
+            self._claimed.notify_all()
