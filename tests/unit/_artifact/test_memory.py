@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import direct
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import direct, frontier
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source, fetch
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import MEMORY, Source, block_of, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, Filling, page_aligned
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
 
 SIZE = 4 * ALIGN
@@ -128,6 +128,59 @@ def test_what_is_hashed_is_forgotten() -> None:
     filled(blocks, 5 * SIZE, b"b")
     blocks.forget(SIZE)
     assert blocks.pop(0) is None and blocks.pop(5 * SIZE)
+
+
+def test_short_reads_fill_one_block() -> None:
+    blocks = Blocks(SIZE, 2)
+    filling = Filling(blocks)
+    for number in range(4):
+        room = filling.room(number * ALIGN)
+        assert len(room) == SIZE - number * ALIGN
+        room[:ALIGN] = bytes([number]) * ALIGN
+        filling.add(ALIGN)
+    block, data = blocks.pop(0) or pytest.fail("a full block is left to the hashing")
+    assert bytes(data) == b"".join(bytes([number]) * ALIGN for number in range(4))
+    assert len(filling.room(SIZE)) == SIZE
+
+
+def test_what_does_not_follow_begins_another_block() -> None:
+    blocks = Blocks(SIZE, 2)
+    filling = Filling(blocks)
+    filling.room(0)[:2] = b"ab"
+    filling.add(SIZE // 2)
+    filling.room(7 * SIZE)
+    filling.drop()
+    block, data = blocks.pop(0) or pytest.fail("what came is kept")
+    assert len(data) == SIZE // 2 and bytes(data[:2]) == b"ab"
+    assert blocks.pop(7 * SIZE) is None
+    filling.end()
+    blocks.give(block)
+    for at in (0, SIZE):  # both are free again, and nobody waits
+        blocks.take(at)
+
+
+@pytest.mark.parametrize(("connections", "block"), [(1, 4 << 20), (8, 4 << 20), (16, 2 << 20), (64, 512 << 10)])
+def test_blocks_are_smaller_where_more_are_filled_at_once(connections: int, block: int) -> None:
+    assert block_of(connections) == block
+    assert MEMORY // block >= 4 * connections
+
+
+def test_what_comes_slowly_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that came in many short reads are hashed from memory as well."""
+    content = os.urandom(12 << 20)
+    read: list[int] = []
+    real = os.preadv
+    monkeypatch.setattr(frontier.os, "preadv", lambda *all_: read.append(real(*all_)) or read[-1])
+    with FaultServer(content) as server:
+        fetch(
+            [Source(server.url)],
+            str(tmp_path / "x"),
+            size=None,
+            sha256=hashlib.sha256(content).hexdigest(),
+            max_rate=16e6,
+            connections=3,
+        )
+    assert read == []
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "through the page cache"])
