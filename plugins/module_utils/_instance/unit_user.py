@@ -78,16 +78,17 @@ def _ask_as(entry: pwd.struct_passwd, paths: Sequence[str]) -> list[tuple[str, s
             os.initgroups(entry.pw_name, entry.pw_gid)
             os.setgid(entry.pw_gid)
             os.setuid(entry.pw_uid)
-            found = [(path, closed) for path in paths if (closed := next(_in_the_way(path), None))]
+            told = [(path, closed) for path in paths if (closed := next(_in_the_way(path), None))]
             with os.fdopen(write, "w", encoding="utf-8") as pipe:
-                json.dump(found, pipe)
+                json.dump(told, pipe)
         finally:
             os._exit(0)
     os.close(write)
     with os.fdopen(read, encoding="utf-8") as pipe:
         said = pipe.read()
     os.waitpid(child, 0)
-    return [(path, closed) for path, closed in json.loads(said or "[]")]
+    found: list[tuple[str, str]] = json.loads(said or "[]")
+    return found
 
 
 def _in_the_way(path: str) -> Iterator[str]:
