@@ -44,6 +44,8 @@ class Syncer(threading.Thread):
         self._claim = claim
         self._most = connections * chunk
         self._limit = min(self._most, max(chunk, connections * UNCLAIMED))
+        # Bytes; a larger read would have to wait for the sync of the one before it.
+        self.batch = max(self._limit // BATCH, 1)
         self._unclaimed = 0
         self._written = 0
         self._oldest = 0.0
@@ -82,7 +84,7 @@ class Syncer(threading.Thread):
                 return
             if not self._written:
                 self._oldest = time.monotonic()
-            if not self._written or (self._written + count) * BATCH >= self._limit > self._written * BATCH:
+            if not self._written or self._written + count >= self.batch > self._written:
                 self._due.notify()
             self._written += count
 
@@ -110,7 +112,7 @@ class Syncer(threading.Thread):
     def _wait(self) -> None:
         """Until there is enough to sync, or the job is over."""
         with self._due:
-            while not self._pieces.stopped and self._written * BATCH < self._limit:
+            while not self._pieces.stopped and self._written < self.batch:
                 if self._urgent and self._written:
                     return
                 left = self._oldest + SECONDS - time.monotonic()

@@ -205,7 +205,7 @@ class Worker(threading.Thread):
         job = self._job
         skip = max(0, piece.at - at)
         room = self._filling.room(piece.at)
-        most = min(len(room), int(job.pace.rate / 8) if job.pace.rate else READ_MAX)
+        most = min(job.syncer.batch, int(job.pace.rate / 8) if job.pace.rate else READ_MAX)
         wanted, written = min(self._read, max(most - most % ALIGN, READ_MIN), len(room), skip or limit, limit), 0
         job.syncer.reserve(wanted)
         try:
