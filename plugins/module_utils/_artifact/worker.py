@@ -35,8 +35,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer
 READ_MIN = 16 << 10
 READ_MAX = 4 << 20
 READ_FAST = 0.05
-NICE = 10
 READ_SLOW = 0.5
+NICE = 10  # see be_nice
 
 
 @dataclass
