@@ -218,5 +218,5 @@ def _reaped(child: int, seconds: float) -> bool:
     while os.waitpid(child, os.WNOHANG)[0] == 0:
         if time.monotonic() >= deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(0.001)
     return True

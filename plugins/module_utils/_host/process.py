@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import select
 import time
 from collections.abc import Iterator
 
@@ -43,6 +44,24 @@ def _stat(pid: int) -> list[str] | None:
 def alive(pid: int | None, ticks: int | None) -> bool:
     """Whether this very process still runs; a reused pid has other ticks."""
     return pid is not None and ticks is not None and start_ticks(pid) == ticks
+
+
+def wait_end(pid: int, timeout: float) -> None:
+    """Return when the process ends, or after so many seconds; at once where there is none.
+
+    Linux tells of the end since 5.3, and Python since 3.9 where it was built on such a kernel; else it is the timeout.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except (OSError, AttributeError):
+        time.sleep(timeout)
+        return
+    try:
+        select.select([handle], [], [], timeout)
+    finally:
+        os.close(handle)
 
 
 def uptime(pid: int) -> float | None:

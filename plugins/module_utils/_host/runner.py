@@ -12,16 +12,16 @@ A manager knows when a process exits. What it cannot know about llama-server, th
 ``/health`` answers 200 (it listens, and answers 503, from its first second); it hangs when ``/health`` is silent or its
 busy slots stand still; TERM cuts the requests in flight, so its door is shut and they are waited for first; a killed
 container parent leaves its FUSE process behind.
+
+At a change nobody is served until this program has started the container, and while the server loads it has to be out
+of its way. So it does without http.client and logging, whose import takes longer than all the rest together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import http.client
 import json
-import logging
-import logging.handlers
 import os
 import resource
 import signal
@@ -31,12 +31,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again cannot help, and the managers are told not to
 LOG_BYTES, LOG_FILES = 20 * 1024 * 1024, 5
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 START_EVERY = 0.5  # s between two looks at a server that is loading
 PROBE_EVERY = 5.0  # s between two looks at a server that is ready
 PROBE_TIMEOUT = 5.0  # s; /health has HTTP threads of its own and answers within milliseconds under full load
@@ -48,8 +48,9 @@ GRACE = 10.0  # s between TERM and KILL, and between KILL and giving up, for wha
 SWEEP_GRACE = 2.0  # s for the container's FUSE helpers to leave by themselves after the server
 LEAVING_EVERY = 0.02  # s between two looks at processes that are to end
 FAILED_START_PAUSE = 10.0  # s, see Runner.pause
+LONGEST_LINE = 65536  # bytes
 KNOCK = 0.5  # s for a server to take a connection
-DRAIN_EVERY = 0.02  # s between two looks at the connections while the last requests end
+DRAIN_EVERY = 0.01  # s between two looks at the connections while the last requests end
 SLOTS_FIRST, SLOTS_LAST = 0.3, 4.0  # s between two looks at the slots then; an idle connection lives for 5 s
 STOP_SLACK = 45  # s on top of drain and stop, after which a runner that hangs in its own stop is killed
 
@@ -118,32 +119,61 @@ def read_key(path: str | None) -> str | None:
     return next((line for line in lines if line and line.isascii() and not line.startswith("#")), None)
 
 
+def address(url: str) -> tuple[str, int]:
+    """Host and port of a launch's url, http://HOST:PORT."""
+    host, dummy, port = url.partition("//")[2].rstrip("/").rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 class Line:
     """One connection to the server, never through a proxy. In a drain it is the only one: nobody new gets in."""
 
     def __init__(self, url: str, key: str | None, timeout: float) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self.headers = {"Authorization": "Bearer " + key} if key else {}
-        self.connection: http.client.HTTPConnection | None
-        self.connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+        self.url, self.timeout = url, timeout
+        self.head = f"Host: {url.partition('//')[2]}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
+        self.answers: IO[bytes] | None = None
+        self.socket: socket.socket | None = None
+        self.over = False
 
     def ask(self, path: str) -> tuple[int | None, bytes]:
-        """HTTP status and body; status None when there is no answer, and from then on."""
-        if self.connection is None:
+        """HTTP status and body of a GET; status None when there is no answer, and from then on."""
+        if self.over:
             return None, b""
         try:
-            self.connection.request("GET", path, headers=self.headers)
-            answer = self.connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
+            if self.socket is None or self.answers is None:
+                self.socket = socket.create_connection(address(self.url), self.timeout)
+                self.answers = self.socket.makefile("rb")
+            self.socket.sendall(f"GET {path} HTTP/1.1\r\n{self.head}\r\n".encode("ascii"))
+            return read_answer(self.answers)
+        except (OSError, ValueError, IndexError):
             self.close()
             return None, b""
 
     def close(self) -> None:
         """Hang up."""
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
+        for one in (self.answers, self.socket):
+            if one is not None:
+                one.close()
+        self.over = True
+
+
+def read_answer(answers: IO[bytes]) -> tuple[int, bytes]:
+    """HTTP status and body, whose length llama-server always says where it does not stream.
+
+    Raises OSError for a connection that ended before, ValueError and IndexError for what is no such answer.
+    """
+    status = int(answers.readline(LONGEST_LINE).split()[1])
+    length = None
+    while line := answers.readline(LONGEST_LINE).strip():
+        name, dummy, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    if length is None:
+        raise ValueError("no Content-Length")
+    body = answers.read(length)
+    if len(body) < length:
+        raise ConnectionError("cut short")
+    return status, body
 
 
 def get(url: str, path: str, timeout: float, key: str | None = None) -> tuple[int | None, Any]:
@@ -179,7 +209,7 @@ def tcp(url: str) -> dict[int, tuple[str, str]]:
 
     The inode is "0" as long as the server has not taken the connection. A listening socket has no other end: port 0.
     """
-    port, found = urllib.parse.urlsplit(url).port, {}
+    port, found = address(url)[1], {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table, encoding="ascii") as file:
@@ -189,6 +219,15 @@ def tcp(url: str) -> dict[int, tuple[str, str]]:
         ports = [(row, [int(end.rpartition(":")[2], 16) for end in row[1:3]]) for row in rows]
         found.update({other: (row[3], row[9]) for row, (own, other) in ports if own == port})
     return found
+
+
+def listened(url: str) -> bool:
+    """Whether somebody takes connections at url."""
+    try:
+        with socket.create_connection(address(url), timeout=PROBE_TIMEOUT) as line:
+            return line.getsockname() != line.getpeername()  # a port that a connection may begin at can meet itself
+    except OSError:
+        return False
 
 
 def taken(url: str) -> int:
@@ -227,13 +266,12 @@ def shut_door(url: str, pids: list[int]) -> bool:
 
 def close_port(url: str, pid: int, door: int) -> None:
     """Have the listening socket, a descriptor of the process, refuse who comes; see shut_door. May raise OSError."""
-    parts = urllib.parse.urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=PROBE_TIMEOUT) as knock:
+    with socket.create_connection(address(url), timeout=PROBE_TIMEOUT) as knock:
         deadline = time.monotonic() + KNOCK
         while tcp(url).get(knock.getsockname()[1], ("", "0"))[1] == "0" and time.monotonic() < deadline:
-            time.sleep(0.002)
-        # Taken, or somebody else was in its place: in either case no accept() waits any more.
-        time.sleep(0.01)
+            time.sleep(0.001)
+        # Taken, or somebody else was in its place: in either case no accept() waits any more, and the next one fails
+        # for want of a descriptor before it looks at the socket.
         handle = os.pidfd_open(pid)
         borrowed = LIBC.syscall(SYS_PIDFD_GETFD, handle, door, 0)
         os.close(handle)
@@ -339,35 +377,55 @@ class Notifier:
 
 
 class Log:
-    """Where the server's words go: our own stderr (the journal), or a file that is rotated and never truncated."""
+    """Where the server's words go: our own stderr (the journal), or a file that is rotated and never truncated.
+
+    A full disk costs lines, and stops neither the server nor the reading of its pipe.
+    """
 
     def __init__(self, path: str | None) -> None:
-        logging.raiseExceptions = False  # a full disk must stop neither the server nor the reading of its pipe
+        """Raises ConfigError for a file that cannot be written."""
+        self.path, self.lock = path, threading.Lock()
         self.reader: threading.Thread | None = None
-        self.handler: logging.Handler = logging.StreamHandler()
-        self.to_file = path is not None
-        if path:
-            try:
-                self.handler = logging.handlers.RotatingFileHandler(
-                    path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", errors="replace"
-                )
-            except OSError as error:
-                raise ConfigError(f"the log {path} cannot be written: {error.strerror}") from error
+        try:
+            self.file = os.open(path, APPEND, 0o666) if path else sys.stderr.fileno()
+        except OSError as error:
+            raise ConfigError(f"the log {path} cannot be written: {error.strerror}") from error
 
-    def write(self, line: str) -> None:
-        """One line as it is."""
-        self.handler.handle(logging.makeLogRecord({"msg": line}))
+    def write(self, lines: bytes) -> None:
+        """Whole lines, as they are."""
+        with self.lock:
+            with contextlib.suppress(OSError):
+                if self.path and os.fstat(self.file).st_size + len(lines) > LOG_BYTES:
+                    self.rotate(self.path)
+            with contextlib.suppress(OSError):
+                os.write(self.file, lines)
+
+    def rotate(self, path: str) -> None:
+        """Begin a new file; LOG_FILES old ones are kept, of which .1 is the youngest. May raise OSError."""
+        names = [path, *(f"{path}.{number}" for number in range(1, LOG_FILES + 1))]
+        for older, younger in zip(names[:0:-1], names[-2::-1]):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(younger, older)
+        old, self.file = self.file, os.open(path, APPEND, 0o666)
+        os.close(old)
 
     def mark(self, text: str) -> None:
         """A line of our own with the wall-clock time: llama-server's lines carry only the time since its start."""
-        self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} llamacpp runner: {text}")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} llamacpp runner: {text}\n"
+        self.write(line.encode("utf-8", "backslashreplace"))
 
     def follow(self, pipe: IO[bytes]) -> None:
         """Copy the server's output from now on."""
 
         def copy() -> None:
-            for line in iter(lambda: pipe.readline(65536), b""):
-                self.write(line.decode("utf-8", "replace").rstrip("\r\n"))
+            rest = b""
+            while data := os.read(pipe.fileno(), LONGEST_LINE):
+                lines, newline, rest = (rest + data).rpartition(b"\n")
+                if newline or len(rest) > LONGEST_LINE:
+                    self.write(lines + newline or rest + b"\n")
+                    rest = rest if newline else b""
+            if rest:
+                self.write(rest + b"\n")
 
         self.reader = threading.Thread(target=copy, daemon=True)
         self.reader.start()
@@ -468,8 +526,8 @@ class Runner:
         """Start the container in a session of its own: see clear(), and a Ctrl-C at our terminal is not for it."""
         self.log.mark(f"starting {self.launch.id}")
         self.save(started=time.time(), files={path: stamp(path) for path in self.launch.files})
-        if health(self.launch.url, PROBE_TIMEOUT) is not None:  # or we would take its answers for those of our server
-            self.log.mark(f"something else answers at {self.launch.url} already")
+        if listened(self.launch.url):  # or we would take its answers for those of our server
+            self.log.mark(f"something else listens at {self.launch.url} already")
             self.status = 1
             return
         try:
@@ -479,8 +537,8 @@ class Runner:
                 env=self.launch.env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if self.log.to_file else None,
-                stderr=subprocess.STDOUT if self.log.to_file else None,
+                stdout=subprocess.PIPE if self.log.path else None,
+                stderr=subprocess.STDOUT if self.log.path else None,
                 start_new_session=True,
                 # What we have blocked for ourselves is not blocked for it. Safe, because no thread runs yet.
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),
@@ -497,7 +555,7 @@ class Runner:
 
     def watch(self) -> str:
         """Look after the server until it ended, by itself or as asked (returns ''), or hangs (returns why)."""
-        next_look = 0.0
+        next_look = time.monotonic() + START_EVERY
         while self.status is None:
             if self.wait(next_look - time.monotonic()):
                 self.notify("STOPPING=1")
@@ -602,9 +660,9 @@ class Runner:
         look, tell = begin + pause, begin
         while self.status is None:
             idle = slots == 0 and not shut
-            others = taken(url) - (line.connection is not None)
+            others = taken(url) - (not line.over)
             if not idle and (time.monotonic() >= look or (others <= 0 and slots)):
-                if line.connection is None and not shut:
+                if line.over and not shut:
                     line = Line(url, self.key, PROBE_TIMEOUT)
                 before, slots = slots, self.in_work(line)
                 idle = slots == 0 and (before == 0 or not shut)
@@ -666,4 +724,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv))
+    code = main(sys.argv)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)  # Python takes a while to clear up, and who waits for our end need not wait for that

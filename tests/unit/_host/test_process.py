@@ -77,3 +77,24 @@ def test_nothing_is_not_alive() -> None:
 def test_a_user_without_a_name() -> None:
     assert process.user_name(4294967290) == "4294967290"
     assert process.user_name(0) == "root"
+
+
+def test_the_end_of_a_process_is_seen_at_once(child: subprocess.Popen[bytes]) -> None:
+    begin = time.monotonic()
+    process.wait_end(child.pid, 0.1)
+    assert time.monotonic() - begin >= 0.1
+    child.kill()
+    process.wait_end(child.pid, 60)
+    child.wait()
+    process.wait_end(child.pid, 60)
+    assert time.monotonic() - begin < 30
+
+
+def test_where_the_kernel_does_not_tell_of_an_end_it_is_waited_in_steps(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    child.kill()
+    begin = time.monotonic()
+    process.wait_end(child.pid, 0.1)
+    assert time.monotonic() - begin >= 0.1

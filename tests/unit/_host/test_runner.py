@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -450,7 +451,7 @@ def test_a_port_that_answers_already_is_not_taken_for_ours(instance: Instance) -
     mine = instance.start()
     assert ended(mine) == 1
     assert instance.running()["ready"] is None
-    assert "something else answers at http://127.0.0.1:" in instance.log()
+    assert "something else listens at http://127.0.0.1:" in instance.log()
     process.terminate()
     assert ended(process) == 0
 
@@ -489,6 +490,59 @@ def test_log_is_appended_and_rotated(instance: Instance) -> None:
     assert instance.log().count("starting one") == 1
     assert ended(instance.start("LOG_BYTES=10")) == 3
     assert (instance.folder / "llama-server.log.1").exists()
+
+
+def test_old_logs_are_kept_and_no_line_is_lost_or_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOG_BYTES", 100)
+    log = runner.Log(str(tmp_path / "log"))
+    for number in range(100):
+        log.write(b"line %03d of this\n" % number)
+    names = ["log", *(f"log.{number}" for number in range(1, runner.LOG_FILES + 1))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    kept = b"".join((tmp_path / name).read_bytes() for name in reversed(names)).splitlines()
+    assert kept == [b"line %03d of this" % number for number in range(100 - len(kept), 100)]
+    assert all((tmp_path / name).stat().st_size <= 100 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        (b"one\ntwo", b"one\ntwo\n"),
+        (b"\xff\xfe no text\r\n\n", b"\xff\xfe no text\r\n\n"),
+        (b"", b""),
+    ],
+)
+def test_what_the_server_says_is_copied_as_it_is(said: bytes, written: bytes, tmp_path: Path) -> None:
+    assert copied(said, tmp_path) == written
+
+
+def test_a_line_without_an_end_is_copied_in_parts(tmp_path: Path) -> None:
+    lines = copied(b"." * 400_000, tmp_path).split(b"\n")
+    assert b"".join(lines) == b"." * 400_000
+    assert lines.pop() == b""
+    assert max(map(len, lines)) <= 2 * runner.LONGEST_LINE
+
+
+def copied(said: bytes, tmp_path: Path) -> bytes:
+    """What stands in the log after the server has said this."""
+    (tmp_path / "said").write_bytes(said)
+    child = subprocess.Popen(["cat", tmp_path / "said"], stdout=subprocess.PIPE)
+    log = runner.Log(str(tmp_path / "log"))
+    assert child.stdout
+    with child.stdout:
+        log.follow(child.stdout)
+        assert log.reader
+        log.reader.join(LIMIT)
+    child.wait()
+    return (tmp_path / "log").read_bytes()
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = runner.Log("/dev/full")
+    log.mark("lost")
+    monkeypatch.setattr(runner, "LOG_BYTES", 1)
+    monkeypatch.setattr(runner.Log, "rotate", lambda self, path: os.stat("/nonexistent"))
+    log.mark("lost as well")
 
 
 def test_without_a_log_file_everything_goes_to_our_own_output(instance: Instance) -> None:
@@ -655,3 +709,37 @@ def test_helpers_for_others(instance: Instance) -> None:
     instance.behave(health=503, slots=501)
     assert runner.health(url, 2) == 503
     assert runner.slots(url, None, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nKeep-Alive: timeout=5\r\n\r\n[{}]", (200, [{}])),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length:2\r\n\r\n{}", (503, None)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nno!!", (200, None)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[]", (None, None)),
+        (b"HTTP/1.1 200 OK\r\n\r\n[]", (None, None)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n[]", (None, None)),
+        (b"SSH-2.0-OpenSSH\r\n", (None, None)),
+        (b"\x15\x03\x01", (None, None)),
+        (b"", (None, None)),
+    ],
+)
+def test_what_counts_as_an_answer(answer: bytes, found: tuple[int | None, Any]) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        server.settimeout(LIMIT)
+        asked = []
+
+        def serve() -> None:
+            client, dummy = server.accept()
+            with client:
+                asked.append(client.recv(65536))
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://[::1]:{server.getsockname()[1]}"
+        assert runner.get(url, "/slots", 5, "key") == found
+        thread.join(LIMIT)
+    host = url.removeprefix("http://").encode()
+    assert asked == [b"GET /slots HTTP/1.1\r\nHost: " + host + b"\r\nAuthorization: Bearer key\r\n\r\n"]

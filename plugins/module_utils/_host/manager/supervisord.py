@@ -14,7 +14,7 @@ import xmlrpc.client
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import RESTART_EXCEPT
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of, wait_end
 
 TIMEOUT = 30.0  # s for an answer; nothing is asked that supervisord has to wait for
 EVERY = 0.02  # s between two questions; each has supervisord look after its children, which it does once a second else
@@ -89,7 +89,10 @@ class Daemon:
                 return False
             if info["statename"] in STOPPABLE and not is_copy(info.get("pid")):
                 self.call("supervisor.stopProcess", name, False, ignore=(BAD_NAME, NOT_RUNNING))
-            time.sleep(EVERY)
+            if info.get("pid"):
+                wait_end(info["pid"], EVERY)
+            else:
+                time.sleep(EVERY)
         return True
 
     def start(self, name: str) -> None:
