@@ -119,8 +119,13 @@ def read_gpus(timeout: float = TIMEOUT) -> list[Gpu]:
     return list(read(timeout).gpus)
 
 
-def read(timeout: float = TIMEOUT) -> Reading:
-    """Everything about the host's GPUs, within so many seconds.
+def read_memory(timeout: float = TIMEOUT) -> list[Gpu]:
+    """The GPUs in PCI order with their memory and processes alone, which is quick. Raises NvmlUnavailable as read()."""
+    return list(read(timeout, facts=False).gpus)
+
+
+def read(timeout: float = TIMEOUT, facts: bool = True) -> Reading:
+    """Everything about the host's GPUs, within so many seconds; without facts only what read_memory() is for.
 
     A GPU that is lost or sick is in the list with its error; it never hides the others. Raises NvmlUnavailable where
     nothing can be read at all, PynvmlMissing where nvidia-ml-py is not installed (but the driver's library is).
@@ -132,7 +137,7 @@ def read(timeout: float = TIMEOUT) -> Reading:
             f"The GPUs cannot be read: the Python library nvidia-ml-py (pynvml) is not installed for {sys.executable}. "
             "The role gpufleet.llamacpp.llamacpp_host installs it into the host's environment."
         )
-    answer = _in_child(nvml.answer, timeout)
+    answer = _in_child(lambda: nvml.answer(facts), timeout)
     if "code" in answer:
         raise NvmlUnavailable(str(answer["message"]), int(answer["code"]))
     return _reading(answer)

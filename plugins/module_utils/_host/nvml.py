@@ -43,9 +43,10 @@ def library_present() -> bool:
     return True
 
 
-def answer() -> dict[str, Any]:
+def answer(facts: bool = True) -> dict[str, Any]:
     """The reading: driver_version, cuda_version, gpus and links; or code and message where NVML cannot be started.
 
+    Without facts, of each GPU only what it is, its memory and its processes: a tenth of the calls.
     NVML is not shut down afterwards: the process that called this ends next.
     """
     try:
@@ -54,7 +55,7 @@ def answer() -> dict[str, Any]:
     except pynvml.NVMLError as error:
         return {"code": error.value, "message": nvml_errors.of_nvml(error.value, str(error), _library_version())}
     handles: dict[int, Any] = {}
-    gpus = [_gpu(index, handles) for index in range(count)]
+    gpus = [_gpu(index, handles, facts) for index in range(count)]
     # NVML promises no order. A lost GPU has no address to sort by: then NVML's order, in practice the same, stays.
     if all("pci_bus_id" in gpu for gpu in gpus):
         gpus.sort(key=lambda gpu: gpu["pci_bus_id"])
@@ -63,7 +64,8 @@ def answer() -> dict[str, Any]:
         gpu["index"] = place
         failure = gpu.pop("failure", None)
         gpu["error"] = failure and nvml_errors.of_gpu(failure.value, str(failure), place)
-    links = [_link(one, other) for one, other in itertools.combinations(by_place, 2) if one[1] and other[1]]
+    pairs = itertools.combinations(by_place, 2) if facts else ()
+    links = [_link(one, other) for one, other in pairs if one[1] and other[1]]
     cuda = _optional(pynvml.nvmlSystemGetCudaDriverVersion_v2)
     return {
         "driver_version": _optional(pynvml.nvmlSystemGetDriverVersion),
@@ -73,7 +75,7 @@ def answer() -> dict[str, Any]:
     }
 
 
-def _gpu(index: int, handles: dict[int, Any]) -> dict[str, Any]:
+def _gpu(index: int, handles: dict[int, Any], facts: bool) -> dict[str, Any]:
     """What one GPU says, as far as it comes; its handle goes into handles, or its failure into itself."""
     gpu: dict[str, Any] = {"index": index}
     try:
@@ -84,27 +86,34 @@ def _gpu(index: int, handles: dict[int, Any]) -> dict[str, Any]:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
         gpu.update({f"memory_{part}": getattr(memory, part) for part in ("total", "reserved", "used", "free")})
         gpu["processes"] = [_process(found) for found in _optional(_processes, handle) or []]
-        mode = _optional(pynvml.nvmlDeviceGetComputeMode, handle)
-        gpu["compute_mode"] = None if mode is None else COMPUTE_MODES.get(mode, str(mode))
-        for key, ask in (("mig", pynvml.nvmlDeviceGetMigMode), ("ecc", pynvml.nvmlDeviceGetEccMode)):
-            state = _optional(ask, handle)
-            gpu[key] = None if state is None else bool(state[0])
-        volatile = pynvml.NVML_VOLATILE_ECC
-        gpu["ecc_corrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 0, volatile)
-        gpu["ecc_uncorrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 1, volatile)
-        rows = _optional(pynvml.nvmlDeviceGetRemappedRows, handle)
-        gpu["remapped_rows"] = None if rows is None else rows[0] + rows[1]
-        gpu["remapping_pending"] = None if rows is None else bool(rows[2])
-        gpu["remapping_failed"] = None if rows is None else bool(rows[3])
-        rates = _optional(pynvml.nvmlDeviceGetUtilizationRates, handle)
-        gpu["utilization"] = None if rates is None else rates.gpu
-        gpu["recovery_action"] = _recovery_action(handle)
-        gpu["nvlinks"] = _nvlinks(handle)
+        if facts:
+            gpu.update(_facts(handle))
     except pynvml.NVMLError as error:
         gpu["failure"] = error
     else:
         handles[index] = handle
     return gpu
+
+
+def _facts(handle: Any) -> dict[str, Any]:
+    """What else there is to know of one GPU. Raises NVMLError of one that is sick."""
+    mode = _optional(pynvml.nvmlDeviceGetComputeMode, handle)
+    facts: dict[str, Any] = {"compute_mode": None if mode is None else COMPUTE_MODES.get(mode, str(mode))}
+    for key, ask in (("mig", pynvml.nvmlDeviceGetMigMode), ("ecc", pynvml.nvmlDeviceGetEccMode)):
+        state = _optional(ask, handle)
+        facts[key] = None if state is None else bool(state[0])
+    volatile = pynvml.NVML_VOLATILE_ECC
+    facts["ecc_corrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 0, volatile)
+    facts["ecc_uncorrected"] = _optional(pynvml.nvmlDeviceGetTotalEccErrors, handle, 1, volatile)
+    rows = _optional(pynvml.nvmlDeviceGetRemappedRows, handle)
+    facts["remapped_rows"] = None if rows is None else rows[0] + rows[1]
+    facts["remapping_pending"] = None if rows is None else bool(rows[2])
+    facts["remapping_failed"] = None if rows is None else bool(rows[3])
+    rates = _optional(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    facts["utilization"] = None if rates is None else rates.gpu
+    facts["recovery_action"] = _recovery_action(handle)
+    facts["nvlinks"] = _nvlinks(handle)
+    return facts
 
 
 def _link(one: tuple[int, Any], other: tuple[int, Any]) -> dict[str, Any]:

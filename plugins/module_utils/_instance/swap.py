@@ -19,7 +19,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observ
 
 # Seconds that a driver may take to give back the memory of a process that has ended.
 GPU_TIMEOUT = 20.0
-GPU_EVERY = 0.1
+GPU_EVERY = 0.05
 # Of what a process held, this part has to be free again; somebody else may have taken a little in between.
 GIVEN_BACK = 0.9
 
@@ -72,7 +72,7 @@ def cut(account: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
 def _held(pids: Sequence[int]) -> list[Held]:
     """What these processes hold of the GPUs; nothing where there are none to be read."""
     try:
-        cards = gpu.read_gpus() if pids else []
+        cards = gpu.read_memory() if pids else []
     except gpu.NvmlUnavailable:
         return []
     sums = [(card, sum(one.memory or 0 for one in card.processes if one.pid in pids)) for card in cards]
@@ -84,7 +84,7 @@ def wait_for_gpus(pids: Sequence[int], held: Sequence[Held], timeout: float = GP
     deadline = time.monotonic() + timeout
     while True:
         try:
-            cards = {card.uuid: card for card in gpu.read_gpus()}
+            cards = {card.uuid: card for card in gpu.read_memory()}
         except gpu.NvmlUnavailable as error:
             return [f"Whether the GPUs' memory was given back could not be seen: {error}"]
         late = [

@@ -144,6 +144,17 @@ def test_pci_order_where_nvml_has_another(host: Write) -> None:
     assert found[0].processes[0].memory == 5 * MIB
 
 
+def test_memory_and_processes_alone(host: Write) -> None:
+    host(*(line(index, used=5120, rc=15 * (index == 2)) for index in range(4)), "proc 1 999999999 5120")
+    whole, brief = gpu.read_gpus(), gpu.read_memory()
+    same = ("index", "uuid", "memory_total", "memory_used", "memory_free", "processes", "error")
+    assert [[getattr(one, key) for key in same] for one in brief] == [
+        [getattr(one, key) for key in same] for one in whole
+    ]
+    assert brief[1].processes[0].memory == 5120 * MIB
+    assert brief[2].error and brief[0].nvlinks is None and whole[0].nvlinks == 18
+
+
 def test_a_lost_gpu_loses_no_other(host: Write) -> None:
     host(line(2, rc=15))
     reading = gpu.read()
@@ -282,13 +293,13 @@ def test_a_driver_that_hangs_is_left_behind(host: Write) -> None:
 
 
 def test_a_crash_inside_the_library(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "answer", os.abort)
+    monkeypatch.setattr(nvml, "answer", lambda facts: os.abort())
     with pytest.raises(gpu.NvmlUnavailable, match="died inside NVIDIA's library"):
         gpu.read()
 
 
 def test_a_mistake_of_ours_is_not_taken_for_one_of_the_driver(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "answer", lambda: {"links": []}["gpus"])
+    monkeypatch.setattr(nvml, "answer", lambda facts: {"links": []}["gpus"])
     with pytest.raises(RuntimeError, match="KeyError: 'gpus'"):
         gpu.read()
 
@@ -296,7 +307,7 @@ def test_a_mistake_of_ours_is_not_taken_for_one_of_the_driver(host: Write, monke
 def test_the_reader_holds_no_file_of_its_parent(host: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lock = tmp_path / "lock"
 
-    def answer() -> dict[str, Any]:
+    def answer(facts: bool = True) -> dict[str, Any]:
         names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
         held = [os.readlink(name) for name in names if os.path.islink(name)]
         return {"gpus": [], "links": [], "driver_version": " ".join(held), "cuda_version": None}

@@ -147,7 +147,7 @@ def test_requests_that_were_cut_are_told_in_success_and_in_failure(
     assert me is not None
     state = {"runner_pid": os.getpid(), "runner_start": me.start, "cut": 2}
     Path(there.folder, "running.json").write_text(json.dumps(state))
-    monkeypatch.setattr(swap.gpu, "read_gpus", lambda: [])
+    monkeypatch.setattr(swap.gpu, "read_memory", lambda: [])
     sentence = "2 requests were still running after 60 s and had to be cut."
     gates(monkeypatch, "", "It ended.", "")
     dummy, warnings = prove.prove(there, changed, None, True)

@@ -26,7 +26,7 @@ def readings(monkeypatch: pytest.MonkeyPatch, *found: list[Gpu]) -> Callable[[],
         asked[0] += 1
         return found[min(asked[0], len(found)) - 1]
 
-    monkeypatch.setattr(swap.gpu, "read_gpus", read)
+    monkeypatch.setattr(swap.gpu, "read_memory", read)
     return lambda: asked[0]
 
 
@@ -69,7 +69,7 @@ def test_where_there_is_no_nvml_nothing_is_waited_for(monkeypatch: pytest.Monkey
     def read() -> list[Gpu]:
         raise NvmlUnavailable("The driver is not loaded.", 9)
 
-    monkeypatch.setattr(swap.gpu, "read_gpus", read)
+    monkeypatch.setattr(swap.gpu, "read_memory", read)
     assert swap._held([7]) == []
     (said,) = swap.wait_for_gpus([7], HELD, 5)
     assert said.endswith("The driver is not loaded.")
