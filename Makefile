@@ -79,7 +79,8 @@ docs: venv ## the pages and the reference as one site in .build/docs; no link is
 # The longest first, so that at the end both cores have work.
 hosts: setup build ## on the lab's hosts: what README and tutorial say, and all scenarios, two at a time
 	@$(MAKE) -k -j2 --output-sync=target molecule-fleet molecule-faults molecule-artifacts pages \
-	  $(patsubst %,molecule-%,$(filter-out faults artifacts fleet,$(SCENARIOS)))
+	  molecule-services molecule-wrong_input \
+	  $(patsubst %,molecule-%,$(filter-out faults artifacts fleet services wrong_input,$(SCENARIOS)))
 
 molecule: setup venv ## the scenarios alone; one of them: make molecule-fleet
 	@$(MAKE) -k -j2 --output-sync=target $(SCENARIOS:%=molecule-%)
