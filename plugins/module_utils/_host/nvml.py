@@ -46,7 +46,7 @@ def library_present() -> bool:
 def answer(facts: bool = True) -> dict[str, Any]:
     """The reading: driver_version, cuda_version, gpus and links; or code and message where NVML cannot be started.
 
-    Without facts, of each GPU only what it is, its memory and its processes: a tenth of the calls.
+    Without facts, of each GPU only what it is, its memory and its processes: a sixth of the calls.
     NVML is not shut down afterwards: the process that called this ends next.
     """
     try:

@@ -121,7 +121,7 @@ def read_key(path: str | None) -> str | None:
 
 def address(url: str) -> tuple[str, int]:
     """Host and port of a launch's url, http://HOST:PORT."""
-    host, dummy, port = url.partition("//")[2].rstrip("/").rpartition(":")
+    host, dummy, port = url.partition("//")[2].rpartition(":")
     return host.strip("[]"), int(port)
 
 

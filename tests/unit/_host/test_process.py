@@ -93,7 +93,7 @@ def test_the_end_of_a_process_is_seen_at_once(child: subprocess.Popen[bytes]) ->
 def test_where_the_kernel_does_not_tell_of_an_end_it_is_waited_in_steps(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
     child.kill()
     begin = time.monotonic()
     process.wait_end(child.pid, 0.1)

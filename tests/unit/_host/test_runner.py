@@ -704,7 +704,7 @@ def test_helpers_for_others(instance: Instance) -> None:
     assert runner.slots(url, None, 0.5) is None
     process = instance.start()
     instance.ready(process)
-    assert runner.health(url + "/", 2) == 200
+    assert runner.health(url, 2) == 200
     assert runner.slots(url, None, 2) == IDLE
     instance.behave(health=503, slots=501)
     assert runner.health(url, 2) == 503
