@@ -228,23 +228,29 @@ def connect() -> Iterator[Callable[..., Host]]:
 
 
 @pytest.fixture(scope="session")
-def host(connect: Callable[[str], Host]) -> Host:
+def host_name() -> str:
+    """The host that the tests look at; a scenario with several overrides it."""
+    return HOST
+
+
+@pytest.fixture(scope="session")
+def host(host_name: str, connect: Callable[..., Host]) -> Host:
     """The host as root sees it: all processes, all files."""
-    return connect("root")
+    return connect("root", host_name)
 
 
 @pytest.fixture(scope="session")
-def instance(site: Site, host: Host, connect: Callable[[str], Host]) -> Instance:
-    return Instance(site, host, connect(site.login))
+def instance(host_name: str, site: Site, host: Host, connect: Callable[..., Host]) -> Instance:
+    return Instance(site, host, connect(site.login, host_name))
 
 
 @pytest.fixture(scope="session")
-def begin(site: Site) -> Callable[..., subprocess.Popen[str]]:
+def begin(host_name: str, site: Site) -> Callable[..., subprocess.Popen[str]]:
     """Begin to run deploy-4403.yml with the lab's settings and what a test wants differently; do not wait for it."""
 
     def run(*words: str, **settings: Any) -> subprocess.Popen[str]:
         extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides(**settings)}
-        return play("deploy-4403", "-l", HOST, *words, **extra)
+        return play("deploy-4403", "-l", host_name, *words, **extra)
 
     return run
 
@@ -286,7 +292,7 @@ def deploy(begin: Callable[..., subprocess.Popen[str]]) -> Callable[..., Deploye
 
 
 @pytest.fixture(scope="session")
-def tasks(site: Site) -> Callable[..., list[dict[str, Any]]]:
+def tasks(host_name: str, site: Site) -> Callable[..., list[dict[str, Any]]]:
     """Call modules of the collection one after the other, as (module, options, check mode), whether they fail or not;
     returns their results.
     """
@@ -308,7 +314,7 @@ def tasks(site: Site) -> Callable[..., list[dict[str, Any]]]:
             todo.append(
                 {"ansible.builtin.copy": {"content": content, "dest": str(answers)}, "delegate_to": "localhost"}
             )
-            play = {"hosts": HOST, "gather_facts": False, "tasks": todo}
+            play = {"hosts": host_name, "gather_facts": False, "tasks": todo}
             playbook.write_text(json.dumps([play]))
             argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", f"ansible_user={site.login}", playbook]
             done = subprocess.run(argv, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
