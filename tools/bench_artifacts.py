@@ -28,11 +28,11 @@ from bench_ground import ROOT, Ground, Spent, python, run
 
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import read as read_gguf  # noqa: E402
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import record  # noqa: E402
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS  # noqa: E402
-from ansible_collections.gpufleet.llamacpp.tests.lab.hub import File, Hub  # noqa: E402
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder  # noqa: E402
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import read as read_gguf
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS
+from ansible_collections.gpufleet.llamacpp.tests.lab.hub import File, Hub
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
 
 GIB = 1 << 30
 LARGE = 2 * GIB

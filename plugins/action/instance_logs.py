@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._logs import files, lines
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._printing import PrintingAction
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._told import told
+from ..plugin_utils._logs import files, lines
+from ..plugin_utils._printing import PrintingAction
+from ..plugin_utils._told import told
 
 
 class ActionModule(PrintingAction):

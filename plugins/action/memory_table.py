@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._memory import table
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._printing import PrintingAction
+from ..plugin_utils._memory import table
+from ..plugin_utils._printing import PrintingAction
 
 
 class ActionModule(PrintingAction):

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._printing import PrintingAction
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._rollout import table
+from ..plugin_utils._printing import PrintingAction
+from ..plugin_utils._rollout import table
 
 
 class ActionModule(PrintingAction):

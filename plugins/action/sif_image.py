@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress import PullAction
+from ..plugin_utils._progress import PullAction
 
 
 class ActionModule(PullAction):

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._printing import PrintingAction
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._status import table
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._told import told
+from ..plugin_utils._printing import PrintingAction
+from ..plugin_utils._status import table
+from ..plugin_utils._told import told
 
 
 class ActionModule(PrintingAction):

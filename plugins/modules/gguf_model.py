@@ -392,31 +392,19 @@ import os
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError, shown
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_decide import decide
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_fetch import Network, transfer_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import describe, foreseen
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_options import (
-    EXCLUSIVE,
-    MODEL,
-    TOGETHER,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import (
-    DEFERRED,
-    ProgressFile,
-    begin,
-    is_deferred,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import let_servers_read
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
-    default_home,
-    ensure_library,
-    prefer_library,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
+
+from ..module_utils._artifact.identity import FileChanged
+from ..module_utils._artifact.model import ModelError, shown
+from ..module_utils._artifact.model_apply import apply
+from ..module_utils._artifact.model_decide import decide
+from ..module_utils._artifact.model_fetch import Network, transfer_of
+from ..module_utils._artifact.model_observe import describe, foreseen
+from ..module_utils._artifact.model_options import EXCLUSIVE, MODEL, TOGETHER
+from ..module_utils._artifact.progress import DEFERRED, ProgressFile, begin, is_deferred
+from ..module_utils._host.files import let_servers_read
+from ..module_utils._host.python import default_home, ensure_library, prefer_library
+from ..module_utils._instance import users
+from ..module_utils._result import diff_of, result, sentences
 
 
 def ready_to_ask(module: AnsibleModule) -> bool:

@@ -159,7 +159,8 @@ models:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import inventory
+
+from ..module_utils._artifact.model_observe import inventory
 
 
 def main() -> None:

@@ -260,8 +260,9 @@ reason:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import default_home, ensure_library
+
+from ..module_utils._host import gpu
+from ..module_utils._host.python import default_home, ensure_library
 
 
 def main() -> None:

@@ -460,8 +460,9 @@ memory_source:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module import run_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module_options import INSTANCE
+
+from ..module_utils._instance.module import run_module
+from ..module_utils._instance.module_options import INSTANCE
 
 
 def main() -> None:

@@ -180,7 +180,8 @@ instances:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module import run_info_module
+
+from ..module_utils._instance.module import run_info_module
 
 
 def main() -> None:

@@ -92,7 +92,8 @@ memory:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module import run_plan_module
+
+from ..module_utils._instance.module import run_plan_module
 
 
 def main() -> None:

@@ -287,42 +287,19 @@ from collections.abc import Mapping, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.formatters import human_to_bytes
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
-    ImageError,
-    Remote,
-    SeenImage,
-    Wanted,
-    plan,
-    want,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_apply import Applied, apply, keep
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_observe import (
-    describe,
-    foreseen,
-    observe,
-    shown,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import (
-    DEFERRED,
-    ProgressFile,
-    begin,
-    is_deferred,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import (
-    Credentials,
-    credentials_from,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import let_servers_read
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
-    default_home,
-    ensure_library,
-    prefer_library,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import diff_of, result, sentences
+
+from ..module_utils._artifact.identity import FileChanged
+from ..module_utils._artifact.image import ImageError, Remote, SeenImage, Wanted, plan, want
+from ..module_utils._artifact.image_apply import Applied, apply, keep
+from ..module_utils._artifact.image_fetch import Network
+from ..module_utils._artifact.image_observe import describe, foreseen, observe, shown
+from ..module_utils._artifact.progress import DEFERRED, ProgressFile, begin, is_deferred
+from ..module_utils._artifact.registry_auth import Credentials, credentials_from
+from ..module_utils._artifact.source import FetchError
+from ..module_utils._host.files import let_servers_read
+from ..module_utils._host.python import default_home, ensure_library, prefer_library
+from ..module_utils._instance import users
+from ..module_utils._result import diff_of, result, sentences
 
 
 def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str], progress: ProgressFile) -> Network:

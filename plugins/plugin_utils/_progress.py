@@ -27,13 +27,8 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress_line import (
-    Told,
-    is_due,
-    line,
-    span,
-    told,
-)
+
+from ._progress_line import Told, is_due, line, span, told
 
 # What the module is told in its environment (module_utils/_artifact/progress.py).
 FILE = "GPUFLEET_LLAMACPP_PROGRESS"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._status import line, wrap
+from ._status import line, wrap
 
 HEAD = ("HOST", "OUTCOME", "INSTANCES")
 # What a host's state is called, and what that means for it.

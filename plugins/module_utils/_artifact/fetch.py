@@ -15,30 +15,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.frontier import Frontier
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pace import Pace
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import (
-    Gone,
-    Part,
-    content_id,
-    discard_abandoned,
-    part_path,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Pieces
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.probe import Remote, inspect, probe, reasons
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import Progress
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import Changed
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, Place, Source
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import (
-    READ_MAX,
-    READ_MIN,
-    Job,
-    Stream,
-    Tally,
-    Worker,
-)
+from .frontier import Frontier
+from .memory import Blocks
+from .pace import Pace
+from .part import Gone, Part, content_id, discard_abandoned, part_path
+from .pieces import Pieces
+from .probe import Remote, inspect, probe, reasons
+from .progress import Progress
+from .ranges import Changed
+from .source import FetchError, Place, Source
+from .syncer import Syncer
+from .worker import READ_MAX, READ_MIN, Job, Stream, Tally, Worker
 
 __all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "fetch", "inspect"]
 

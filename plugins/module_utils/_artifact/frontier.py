@@ -11,9 +11,9 @@ import hashlib
 import os
 import threading
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, page_aligned
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import Part
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Piece, Pieces
+from .memory import Blocks, page_aligned
+from .part import Part
+from .pieces import Piece, Pieces
 
 # Less would fit into a nearer cache of the core, and cost more for the turns that the threads of an interpreter take.
 READ = 1 << 20

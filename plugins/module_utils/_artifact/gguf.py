@@ -13,14 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_cache import kv_cache
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_header import Gguf, GgufError, read
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import (
-    FILE_TYPES,
-    GUESSED,
-    TENSOR_TYPES,
-    is_integer,
-)
+from .gguf_cache import kv_cache
+from .gguf_header import Gguf, GgufError, read
+from .gguf_types import FILE_TYPES, GUESSED, TENSOR_TYPES, is_integer
 
 __all__ = [
     "SUMMARY_KEYS",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import is_integer
+from .gguf_types import is_integer
 
 # Cache type -> bytes for elements; the types that --cache-type-k and --cache-type-v take.
 CACHE_TYPES: dict[str, tuple[int, int]] = {

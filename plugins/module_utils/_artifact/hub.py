@@ -15,17 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import GgufError, split_paths
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub_client import (
-    HOPS_MAX,
-    HubClient,
-    HubError,
-    Subject,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import is_sha256
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import is_pattern, resolve_url
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import REDIRECTS
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, Source, origin
+from .gguf import GgufError, split_paths
+from .hub_client import HOPS_MAX, HubClient, HubError, Subject
+from .identity import is_sha256
+from .model_wish import is_pattern, resolve_url
+from .ranges import REDIRECTS
+from .source import FetchError, Source, origin
 
 __all__ = ["Hub", "HubError", "Listed", "Revision", "is_commit", "names_of_model"]
 

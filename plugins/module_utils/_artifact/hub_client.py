@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.patience import Asker, Unanswered
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import REDIRECTS
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError, origin, shown
+from .patience import Asker, Unanswered
+from .ranges import REDIRECTS
+from .source import FetchError, origin, shown
 
 HOPS_MAX = 5
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json, remove, write_json
+from .._host.files import read_json, remove, write_json
 
 READ_BYTES = 4 << 20
 # File systems stamp times as coarsely as this (FAT; ext3 and NFS: 1 s). A file that was written within this time before

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import Identity, is_sha256
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import Origin, origin_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room, lacks
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action
+from .._result import Action
+from .identity import Identity, is_sha256
+from .image_origin import Origin, origin_of
+from .place import Room, lacks
 
 # Apptainer has the layers, what it unpacks of them and the file it builds on the disk at once (measured: 3 copies).
 BUILD_COPIES = 3

@@ -16,26 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import (
-    identity,
-    image_build,
-    image_learn,
-    image_sign,
-    place,
-    sif,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
-    ImageError,
-    Observed,
-    Plan,
-    Remote,
-    SeenImage,
-    Wanted,
-    file_source,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network, transfer_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.sif import RECORDS
+from . import identity, image_build, image_learn, image_sign, place, sif
+from .image import ImageError, Observed, Plan, Remote, SeenImage, Wanted, file_source
+from .image_fetch import Network, transfer_of
+from .image_sign import Run
+from .sif import RECORDS
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import ImageError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import Credentials
+from .image import ImageError
+from .image_sign import Run
+from .registry_auth import Credentials
 
 SUFFIX = ".build"
 

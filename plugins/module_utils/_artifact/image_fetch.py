@@ -13,15 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
-    ImageError,
-    Remote,
-    SeenImage,
-    Wanted,
-    known_digest,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import Credentials
+from .image import ImageError, Remote, SeenImage, Wanted, known_digest
+from .progress import ProgressFile
+from .registry_auth import Credentials
 
 PHASES = {"file": "copy", "docker": "build", "library": "build"}
 
@@ -51,7 +45,7 @@ class Network:
         if origin is None or origin.kind not in ("http", "oras", "docker"):
             return Remote()
         if origin.reference is None:
-            from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+            from . import fetch
 
             found = fetch.inspect(self._http_source(wanted), ca_path=self.ca_path)
             return Remote(size=found.size, validator=found.validator)
@@ -70,7 +64,7 @@ class Network:
     def bring(self, wanted: Wanted, remote: Remote, place: str) -> Any:
         """Fetch the image to ``place``; returns fetch.Fetched. Raises ImageError."""
         self.prepare()
-        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+        from . import fetch
 
         try:
             if wanted.origin is not None and wanted.origin.kind == "oras":
@@ -100,7 +94,7 @@ class Network:
             self.progress.enter(phase, wanted.path)
 
     def _registry(self, wanted: Wanted) -> Any:
-        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry import Registry
+        from .registry import Registry
 
         if "registry" not in self.kept:
             reference = wanted.origin.reference if wanted.origin else None
@@ -110,7 +104,7 @@ class Network:
         return self.kept["registry"]
 
     def _http_source(self, wanted: Wanted) -> Any:
-        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source
+        from .fetch import Source
 
         headers = {"Authorization": self.credentials.basic} if self.credentials else {}
         return Source(wanted.origin.address if wanted.origin else "", headers)

@@ -16,26 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import image_learn, image_sign, sif
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import (
-    hash_file,
-    is_current,
-    last_record,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
-    Observed,
-    Plan,
-    Remote,
-    SeenImage,
-    Wanted,
-    asks,
-    file_source,
-    unfit,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import leftovers, room
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.sif import RECORDS
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
+from .._host import runtime
+from . import image_learn, image_sign, sif
+from .identity import hash_file, is_current, last_record
+from .image import Observed, Plan, Remote, SeenImage, Wanted, asks, file_source, unfit
+from .image_sign import Run
+from .place import leftovers, room
+from .sif import RECORDS
 
 # Asks the source of the image over the network; raises FetchError.
 Resolve = Callable[[Wanted, SeenImage], Remote]

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import public_address
+from .identity import public_address
 
 SCHEMES = ("http", "https", "oras", "docker", "library")
 DOCKER_HUB = "docker.io"

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove, sync_folder
+from .._host.files import remove, sync_folder
 
 
 @dataclass(frozen=True)

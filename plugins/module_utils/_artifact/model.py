@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import Gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import Identity
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room, lacks
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action
+from .._result import Action
+from .gguf import Gguf
+from .identity import Identity
+from .model_wish import Wanted, WantedFile
+from .place import Room, lacks
 
 # The record folder, beside the model's files.
 RECORDS = ".gguf_model"

@@ -16,20 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf as header
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, model_fetch, place, space
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
-    RECORDS,
-    ModelError,
-    Observed,
-    Plan,
-    SeenFile,
-    is_at_another_commit,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER, look, origin_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
+from . import gguf as header
+from . import identity, model_fetch, place, space
+from .model import RECORDS, ModelError, Observed, Plan, SeenFile, is_at_another_commit
+from .model_observe import READER, look, origin_of
+from .model_wish import Wanted, WantedFile
+from .progress import ProgressFile
+from .source import FetchError
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_hub
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import Observed, Plan, Wanted, plan
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import observe
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import hub_model, want
+from . import model_hub
+from .model import Observed, Plan, Wanted, plan
+from .model_observe import observe
+from .model_wish import hub_model, want
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import recorded
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import WantedFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import content_id
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import incoming_path
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import ProgressFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need, remaining
+from .identity import recorded
+from .model import RECORDS, ModelError
+from .model_wish import WantedFile
+from .part import content_id
+from .place import incoming_path
+from .progress import ProgressFile
+from .space import Need, remaining
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Network:
 
     def bring(self, file: WantedFile, path: str) -> Any:
         """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
-        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+        from . import fetch
 
         mirrors = [fetch.Source(mirror) for mirror in file.mirrors]
         try:
@@ -56,7 +56,7 @@ class Network:
 
     def needs(self, file: WantedFile, path: str) -> Need:
         """What fetching the file to ``path`` takes of the disk. Raises ModelError."""
-        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch
+        from . import fetch
 
         if file.size is not None and file.sha256:
             return Need(path, file.size, content_id(file.sha256, None))
@@ -68,7 +68,7 @@ class Network:
         return Need(path, remote.size, content_id(file.sha256, remote.validator))
 
     def _source(self, file: WantedFile) -> Any:
-        from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source
+        from .fetch import Source
 
         if self.hub is not None and file.hub is not None and file.commit:
             return self.hub().source(file.hub.repo, file.commit, file.hub.file, file.sha256)

@@ -17,23 +17,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf as header
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_fetch
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import (
-    hash_file,
-    is_current,
-    last_record,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
-    RECORDS,
-    Observed,
-    Plan,
-    SeenFile,
-    is_at_another_commit,
-    unfit,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import Wanted, WantedFile
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import leftovers, room
+from . import gguf as header
+from . import model_fetch
+from .identity import hash_file, is_current, last_record
+from .model import RECORDS, Observed, Plan, SeenFile, is_at_another_commit, unfit
+from .model_wish import Wanted, WantedFile
+from .place import leftovers, room
 
 # Stands in a record beside the summary: one that another reader made is not used. Raise it when summary() changes.
 READER = 1

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import GgufError, split_paths
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import is_sha256, public_address
+from .gguf import GgufError, split_paths
+from .identity import is_sha256, public_address
 
 ENDPOINT = "https://huggingface.co"
 

@@ -20,17 +20,9 @@ import os
 import stat
 import time
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.journal import (
-    Facts,
-    Header,
-    Journal,
-    gather,
-    host_name,
-    journals,
-    owner_lives,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove, sync_folder
+from .._host.files import remove, sync_folder
+from .direct import ALIGN
+from .journal import Facts, Header, Journal, gather, host_name, journals, owner_lives
 
 # Another host may be at work in a part of which we see only that its journal grows. After this many seconds of silence
 # it is not.

@@ -17,8 +17,8 @@ try:
 except ImportError:  # the module reports it with missing_required_lib before anything here is called
     requests = None  # type: ignore[assignment]
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import cause_of, retry_after
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import redact
+from .ranges import cause_of, retry_after
+from .source import redact
 
 # The operator waits for the answer: four more tries, after 1, 2, 4 and 8 s, or as the server wishes.
 TRIES = 5

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
+from .direct import ALIGN, Writer
+from .source import Place
 
 # An idle worker takes a piece over if its owner would need this many times as long for the rest, and these seconds
 # more.

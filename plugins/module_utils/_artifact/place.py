@@ -17,7 +17,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import sync_folder
+from .._host.files import sync_folder
 
 INCOMING = "incoming"
 READ_BYTES = 4 << 20

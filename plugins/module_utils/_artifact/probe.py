@@ -11,21 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import (
-    Answer,
-    Client,
-    Refused,
-    Retry,
-    failed,
-    refused,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import (
-    Address,
-    FetchError,
-    Place,
-    Source,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.worker import Tally
+from .ranges import Answer, Client, Refused, Retry, failed, refused
+from .source import Address, FetchError, Place, Source
+from .worker import Tally
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove
+from .._host.files import remove
 
 EVERY = 1.0  # s between two writes of the same phase
 # What the action plugins say to their modules, in environment variables: the file to tell the progress in; and whether

@@ -26,13 +26,7 @@ except ImportError:  # the module reports it with missing_required_lib before an
     requests = None  # type: ignore[assignment]
     HTTPError = ReadTimeoutError = OSError  # type: ignore[assignment,misc]
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import (
-    Address,
-    FetchError,
-    Place,
-    origin,
-    redact,
-)
+from .source import Address, FetchError, Place, origin, redact
 
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECTS_MAX = 10

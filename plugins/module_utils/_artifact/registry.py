@@ -17,13 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import Reference
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import Credentials
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_client import (
-    RegistryClient,
-    RegistryError,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Source
+from .image_origin import Reference
+from .registry_auth import Credentials
+from .registry_client import RegistryClient, RegistryError
+from .source import Source
 
 __all__ = ["Layer", "Registry", "RegistryError"]
 

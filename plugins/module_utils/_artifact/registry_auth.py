@@ -12,8 +12,8 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import DOCKER_HUB
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json
+from .._host.files import read_json
+from .image_origin import DOCKER_HUB
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import part_path, prepare
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove
+from .._host.files import remove
+from .part import part_path, prepare
+from .source import FetchError
 
 
 @dataclass(frozen=True)

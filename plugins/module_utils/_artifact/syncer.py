@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Pieces
+from .pieces import Pieces
 
 # What is not claimed yet is fetched again after a kill. A disk that is slower than the line slows the line down when
 # that is this much for each connection; it would have to be waited for at the end anyway.

@@ -13,21 +13,14 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, Filling
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pace import Pace
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import Part
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Piece, Pieces
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.ranges import (
-    Answer,
-    Client,
-    Refused,
-    Retry,
-    failed,
-    refused,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Address, FetchError, Place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.syncer import Syncer
+from .direct import ALIGN, Writer
+from .memory import Blocks, Filling
+from .pace import Pace
+from .part import Part
+from .pieces import Piece, Pieces
+from .ranges import Answer, Client, Refused, Retry, failed, refused
+from .source import Address, FetchError, Place
+from .syncer import Syncer
 
 # A read returns when it has all that it asked for. Large reads cost least, above all in turns that the interpreter's
 # threads take: with 4 MiB instead of 1 MiB, 2 GiB took a tenth less. On a slow line small ones tell soonest what came,

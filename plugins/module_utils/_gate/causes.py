@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import (
-    causes_container,
-    causes_model,
-    causes_server,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import Cause
+from . import causes_container, causes_model, causes_server
+from .cause import Cause
 
 CAUSES = (
     *causes_container.CONTAINER,

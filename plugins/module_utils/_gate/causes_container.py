@@ -7,7 +7,7 @@ Private to gpufleet.llamacpp; may change at any time. Most were brought about wi
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import cause
+from .cause import cause
 
 CONTAINER = (
     cause(

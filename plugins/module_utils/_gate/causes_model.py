@@ -7,7 +7,7 @@ Private to gpufleet.llamacpp; may change at any time. Most were brought about wi
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import cause
+from .cause import cause
 
 NEWER = "Use a newer image, or a file that was made for this one."
 AGAIN = "Fetch the file again (gguf_model, which checks it), then run the task again."

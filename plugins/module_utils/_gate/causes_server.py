@@ -10,7 +10,7 @@ about with the real program; those of CUDA were read in its sources, there being
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import cause
+from .cause import cause
 
 SERVER = (
     cause(

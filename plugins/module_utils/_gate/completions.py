@@ -13,14 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import (
-    WRONG_SHAPE,
-    Client,
-    NotInTime,
-    NotProven,
-    wrong_shape,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import ROOM, Gate, Prompt
+from .client import WRONG_SHAPE, Client, NotInTime, NotProven, wrong_shape
+from .options import ROOM, Gate, Prompt
 
 CHAT = "/v1/chat/completions"
 PLAIN = "/v1/completions"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import evidence
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.causes import CAUSES, OOM, STATUSES, XID, Cause
+from . import evidence
+from .causes import CAUSES, OOM, STATUSES, XID, Cause
 
 # The colours that Apptainer writes around its words.
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import wait
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
+from . import wait
+from .options import Gate
 
 # Seconds for one answer: a large model on a cold cache evaluates its first batch slowly.
 PATIENCE = 300

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import value_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import WRONG_SHAPE, wrong_shape
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
+from .arguments import value_of
+from .client import WRONG_SHAPE, wrong_shape
+from .expectation import Expectation
 
 # "0.7.0 (build 11669, commit 7e4c0a9)", "11434 (7e4c0a9)" and "b11434-7e4c0a9" are how builds are told.
 BUILDS = (re.compile(r"build (\d+)"), re.compile(r"\bb?(\d{3,})\b"))

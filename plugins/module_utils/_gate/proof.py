@@ -12,16 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import (
-    completions,
-    identity,
-    sampling,
-    slots,
-    speed,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import Client, NotProven
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
+from . import completions, identity, sampling, slots, speed
+from .client import Client, NotProven
+from .expectation import Expectation
+from .options import Gate
 
 __all__ = ["Expectation", "NotProven", "prove"]
 

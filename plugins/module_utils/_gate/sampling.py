@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import value_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import WRONG_SHAPE, wrong_shape
+from .arguments import value_of
+from .client import WRONG_SHAPE, wrong_shape
 
 # Key in default_generation_settings.params -> spellings of the option (llama.cpp common/arg.cpp, server-task.cpp);
 # each was set to another value than its default and read back from a server of build 11669.

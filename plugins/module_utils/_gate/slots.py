@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import flag, number, value_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import WRONG_SHAPE, NotProven, wrong_shape
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
+from .arguments import flag, number, value_of
+from .client import WRONG_SHAPE, NotProven, wrong_shape
+from .expectation import Expectation
 
 # llama.cpp rounds the context of a slot up to this many tokens (llama-context.cpp).
 PAD = 256

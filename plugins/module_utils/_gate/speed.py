@@ -10,13 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import completions
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import (
-    WRONG_SHAPE,
-    Client,
-    NotProven,
-    wrong_shape,
-)
+from . import completions
+from .client import WRONG_SHAPE, Client, NotProven, wrong_shape
 
 # How often a server that seems slow is measured: other requests, of those it serves, slow it down for a moment.
 TRIES = 3

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import nvml, nvml_errors
+from . import nvml, nvml_errors
 
 # Without the persistence daemon the driver wakes every GPU first, some seconds for each.
 TIMEOUT = 60.0

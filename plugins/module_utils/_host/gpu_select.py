@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu
+from .gpu import Gpu
 
 
 def resolve(wanted: Sequence[str], gpus: Sequence[Gpu]) -> tuple[list[Gpu], list[str]]:

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import user_name
+from .process import user_name
 
 EVERY = 0.2  # s between two tries
 

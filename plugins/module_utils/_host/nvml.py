@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import nvml_errors, process
+from . import nvml_errors, process
 
 try:
     import pynvml

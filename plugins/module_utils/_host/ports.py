@@ -11,7 +11,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
+from . import process
 
 LISTEN = "0A"
 LOWEST = "/proc/sys/net/ipv4/ip_unprivileged_port_start"

@@ -14,10 +14,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe, plan, record, swap
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.plan import Step
+from .._host.files import write_atomic
+from . import observe, plan, record, swap
+from .observe import Place
+from .plan import Step
 
 FOLDER_MODE = 0o750
 MODES = {"run.sh": 0o755, "runner.py": 0o644}

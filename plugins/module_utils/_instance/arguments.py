@@ -16,19 +16,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import spelled
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import help_text
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.help_text import Option
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.options import (
-    FLOATS,
-    INTEGERS,
-    LAYERS,
-    LISTS,
-    OFF,
-    ON,
-    OWNED,
-    REPLACED,
-)
+from .._gate.arguments import spelled
+from . import help_text
+from .help_text import Option
+from .options import FLOATS, INTEGERS, LAYERS, LISTS, OFF, ON, OWNED, REPLACED
 
 LOOKS_LIKE_OPTION = re.compile(r"--?[A-Za-z]")
 # What editors make of two dashes.

@@ -11,12 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, process, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import UnitState
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe, record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from .._host import gpu, process, runner
+from .._host import manager as managers
+from .._host.manager import UnitState
+from .._host.runtime import Run
+from . import observe, record
+from .observe import Place
 
 HEALTH_TIMEOUT = 2.0
 HEALTH = {200: "ok", 503: "loading", None: "unreachable"}

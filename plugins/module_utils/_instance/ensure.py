@@ -12,41 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import options as gate_options
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
-    apply,
-    describe,
-    memory,
-    observe,
-    plan,
-    preflight,
-    prove,
-    record,
-    starter,
-    survey,
-    unit_user,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import room as rooms
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour, pids_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_name import path_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import MemoryCheck
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import (
-    WHOLE_STATES,
-    Spec,
-    can_be_looked_at,
-    canonical,
-    check_image,
-    check_name,
-    of_record,
-    parse,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal, diff_of, result
+from .._artifact.image_fetch import Network
+from .._artifact.image_sign import Run
+from .._gate import options as gate_options
+from .._host import manager as managers
+from .._result import Refusal, diff_of, result
+from . import apply, describe, memory, observe, plan, preflight, prove, record, starter, survey, unit_user
+from . import image as images
+from . import room as rooms
+from .gpus import Neighbour, pids_of
+from .image import Image
+from .image_name import path_of
+from .memory import MemoryCheck
+from .observe import Place
+from .spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
 
 
 @dataclass(frozen=True)

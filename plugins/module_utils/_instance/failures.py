@@ -13,11 +13,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import evidence
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from .._gate import evidence
+from .._host import gpu, runner
+from .._host.files import write_atomic
+from . import observe
+from .observe import Place
 
 FOLDER = "failures"
 KEPT = 5

@@ -11,18 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import (
-    diagnosis,
-    evidence,
-    expectation,
-    gpu_proof,
-    options,
-    proof,
-    wait,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gpus, host_state, observe
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from .._gate import diagnosis, evidence, expectation, gpu_proof, options, proof, wait
+from .._host import gpu, runner
+from . import gpus, host_state, observe
+from .observe import Place
 
 # Seconds for one look at /health; llama-server answers it from threads of their own.
 HEALTH_TIMEOUT = 5.0

@@ -12,17 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import (
-    Gpu,
-    GpuProcess,
-    NvmlUnavailable,
-    PynvmlMissing,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu_select import resolve
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._host import process, runner
+from .._host.files import read_json
+from .._host.gpu import Gpu, GpuProcess, NvmlUnavailable, PynvmlMissing
+from .._host.gpu_select import resolve
+from . import record
+from .spec import Spec
 
 MIB = 1 << 20
 # Programs of NVIDIA's Multi-Process Service, which lets several processes share a GPU of mode Exclusive_Process.

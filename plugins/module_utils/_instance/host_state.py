@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.diagnosis import Host
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, ports
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gpus, observe
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from .._gate.diagnosis import Host
+from .._host import gpu, ports
+from .._host import manager as managers
+from . import gpus, observe
+from .observe import Place
 
 MEMORY = "/proc/meminfo"
 # Lines of the kernel's log that are looked at.

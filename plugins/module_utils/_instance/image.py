@@ -17,22 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import (
-    identity,
-    image_apply,
-    image_learn,
-    image_observe,
-    sif,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import image as decision
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import Origin, origin_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import credentials_from
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image_name
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action, Refusal
+from .._artifact import identity, image_apply, image_learn, image_observe, sif
+from .._artifact import image as decision
+from .._artifact.image_fetch import Network
+from .._artifact.image_origin import Origin, origin_of
+from .._artifact.image_sign import Run
+from .._artifact.registry_auth import credentials_from
+from .._artifact.source import FetchError
+from .._host import runtime
+from .._result import Action, Refusal
+from . import image_name
 
 # What sif_image calls by other names than llamacpp_instance.
 WORDS = {

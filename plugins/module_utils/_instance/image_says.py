@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json, write_json
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import help_text
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.help_text import Option
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_name import SHARED
+from .._host.files import read_json, write_json
+from .._host.runtime import Run
+from . import help_text
+from .help_text import Option
+from .image_name import SHARED
 
 # Stands in the file: what another reader wrote is asked again. Raise it when this or help_text changes.
 READER = 1

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._artifact import gguf
+from .._host import runtime
+from .spec import Spec
 
 # Seconds between SIGTERM and SIGKILL.
 STOP_TIMEOUT = 30

@@ -11,17 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_cache import (
-    CACHE_TYPES,
-    KvCache,
-    kv_cache,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import is_integer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import flag, value_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import memory_options
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import MemoryOptions
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.options import OFF, ON
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._artifact.gguf_cache import CACHE_TYPES, KvCache, kv_cache
+from .._artifact.gguf_types import is_integer
+from .._gate.arguments import flag, value_of
+from . import memory_options
+from .memory_options import MemoryOptions
+from .options import OFF, ON
+from .spec import Spec
 
 GIB = 1 << 30
 LOOPBACK = ("127.", "::1", "[::1]", "localhost")

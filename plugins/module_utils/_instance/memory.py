@@ -12,19 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
-    launch,
-    memory_estimate,
-    memory_options,
-    memory_tool,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import MemoryOptions
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_tool import HOST, Device
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._artifact import gguf
+from .._host.gpu import Gpu
+from .._host.runtime import Run
+from . import launch, memory_estimate, memory_options, memory_tool
+from .gpus import Neighbour
+from .memory_options import MemoryOptions
+from .memory_tool import HOST, Device
+from .spec import Spec
 
 MIB = 1 << 20
 TOOL = "llama-fit-params"

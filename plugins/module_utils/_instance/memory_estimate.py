@@ -14,12 +14,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import Gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_cache import CACHE_TYPES, kv_cache
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_header import Array
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import is_integer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import MemoryOptions
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_tool import HOST, Device
+from .._artifact.gguf import Gguf
+from .._artifact.gguf_cache import CACHE_TYPES, kv_cache
+from .._artifact.gguf_header import Array
+from .._artifact.gguf_types import is_integer
+from .memory_options import MemoryOptions
+from .memory_tool import HOST, Device
 
 MIB = 1 << 20
 # Added to a figure out of this file before it is compared with anything.

@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import spelled
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import PARALLEL
+from .._gate.arguments import spelled
+from .._host.runtime import Run
+from .memory_options import PARALLEL
 
 MIB = 1 << 20
 HOST = "Host"

@@ -13,22 +13,19 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import let_servers_read
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.lock import Held, hold
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import (
-    default_home,
-    ensure_library,
-    prefer_library,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, outlook, record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Request, ensure
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.prove import GateFailed
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import check_name
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal, sentences
+
+from .._artifact.identity import FileChanged
+from .._artifact.image_sign import Run
+from .._artifact.source import FetchError
+from .._host.files import let_servers_read
+from .._host.lock import Held, hold
+from .._host.manager import ManagerError
+from .._host.python import default_home, ensure_library, prefer_library
+from .._result import Refusal, sentences
+from . import describe, outlook, record
+from .ensure import Request, ensure
+from .prove import GateFailed
+from .spec import check_name
 
 
 def _run(module: AnsibleModule) -> Run:

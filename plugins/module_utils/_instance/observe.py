@@ -15,16 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.wait import default_timeout
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process, runner, runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_bytes, read_json
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.python import venv_python
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import control, launch, record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.plan import Observed, Wanted
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import DRAIN_TIMEOUT, Spec
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.survey import Survey
+from .._gate.wait import default_timeout
+from .._host import manager as managers
+from .._host import process, runner, runtime
+from .._host.files import read_bytes, read_json
+from .._host.python import venv_python
+from .._host.runtime import Run
+from . import control, launch, record
+from .plan import Observed, Wanted
+from .spec import DRAIN_TIMEOUT, Spec
+from .survey import Survey
 
 LOG = "llama-server.log"
 

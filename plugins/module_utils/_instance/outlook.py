@@ -16,23 +16,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import FileChanged
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_sign import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import ModelError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_decide import decide
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_options import (
-    EXCLUSIVE,
-    MODEL,
-    TOGETHER,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import FetchError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import ManagerError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Answer, Request, ensure
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.module_options import INSTANCE
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
+
+from .._artifact.identity import FileChanged
+from .._artifact.image_sign import Run
+from .._artifact.model import ModelError
+from .._artifact.model_decide import decide
+from .._artifact.model_options import EXCLUSIVE, MODEL, TOGETHER
+from .._artifact.source import FetchError
+from .._host.manager import ManagerError
+from .._result import Refusal
+from . import record
+from .ensure import Answer, Request, ensure
+from .gpus import Neighbour
+from .image import Image
+from .module_options import INSTANCE
 
 # States in which a server needs no model.
 AT_REST = ("stopped", "absent")

@@ -13,16 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import spelled
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.arguments import Use
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_says import (
-    RUNTIME_FAILED,
-    TIMED_OUT,
-    TIMEOUT,
-    bounded,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.options import SIDE_EFFECTS
+from .._gate.arguments import spelled
+from .._host.runtime import Run
+from .arguments import Use
+from .image_says import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
+from .options import SIDE_EFFECTS
 
 ASKS = "--completion-bash"
 INVALID = "invalid argument: "

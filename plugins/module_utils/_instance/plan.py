@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import UnitState
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Action, Refusal
+from .._host.manager import UnitState
+from .._result import Action, Refusal
+from . import record
 
 # What every file that the collection writes holds, by which a hand-written run.sh is told from ours.
 MARK = b"gpufleet.llamacpp"

@@ -11,19 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
-    arguments,
-    cuda,
-    image_says,
-    meaning,
-    parser,
-    record,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_says import ImageSays
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._artifact import gguf
+from .._host import ports, runner
+from .._host.runtime import Run
+from . import arguments, cuda, image_says, meaning, parser, record
+from .image_says import ImageSays
+from .spec import Spec
 
 
 @dataclass

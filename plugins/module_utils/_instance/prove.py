@@ -12,18 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import options
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager as managers
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
-    apply,
-    failures,
-    observe,
-    plan,
-    record,
-    swap,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gate import RUNS, GateFailed, gate
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from .._gate import options
+from .._host import manager as managers
+from . import apply, failures, observe, plan, record, swap
+from .gate import RUNS, GateFailed, gate
+from .observe import Place
 
 __all__ = ["GateFailed", "gate", "no_way_back", "prove"]
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_json, remove, write_json
+from .._host.files import read_json, remove, write_json
 
 FORMAT = 1
 FILE = "instance.json"

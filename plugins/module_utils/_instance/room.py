@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import GgufError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, nvml
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gpus, memory
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import GpuCheck, Neighbour
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import MemoryCheck
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._artifact.gguf import GgufError
+from .._host import gpu, nvml
+from .._host.runtime import Run
+from . import gpus, memory
+from .gpus import GpuCheck, Neighbour
+from .memory import MemoryCheck
+from .spec import Spec
 
 
 @dataclass(frozen=True)

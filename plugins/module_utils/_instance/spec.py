@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.arguments import spelled
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image_name
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.options import OPENS, OWNED, UNUSABLE
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
+from .._gate.arguments import spelled
+from .._result import Refusal
+from . import image_name
+from .options import OPENS, OWNED, UNUSABLE
 
 # States that need a whole spec; for the others the record on the host tells enough.
 WHOLE_STATES = ("started", "restarted", "present")

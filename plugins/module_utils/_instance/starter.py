@@ -15,8 +15,8 @@ import os
 import re
 import stat
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_bytes
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
+from .._host.files import read_bytes
+from .._host.runtime import Run
 
 UNITS = ("systemd", "systemd_user")
 # A line of apptainer.conf and singularity.conf.

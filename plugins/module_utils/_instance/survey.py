@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf, model_observe, sif
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.runtime import Run
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image as images
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import key_file
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.spec import Spec
+from .._artifact import gguf, model_observe, sif
+from .._host import runtime
+from .._host.runtime import Run
+from . import image as images
+from . import key_file
+from .image import Image
+from .spec import Spec
 
 # What of the model's summary the gate compares the running server with, and what a status shows.
 SUMMARY = ("name", "architecture", "quantization", "parameters", "context_length", "tensor_bytes")

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import observe
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from .._host import gpu, runner
+from . import observe
+from .observe import Place
 
 # Seconds that a driver may take to give back the memory of a process that has ended.
 GPU_TIMEOUT = 20.0

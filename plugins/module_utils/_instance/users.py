@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_bytes, read_json
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
+from .._host import process, runner
+from .._host.files import read_bytes, read_json
+from . import record
 
 # What tells a file from every other one, whatever it is called in a container: device and inode.
 Key = tuple[int, int]

@@ -7,12 +7,7 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import Identity
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import (
-    Observed,
-    Plan,
-    SeenFile,
-    plan,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import Observed, Plan, SeenFile, plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room
 

@@ -9,20 +9,10 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import (
-    Manager,
-    ManagerError,
-    Run,
-    Unit,
-    UnitState,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.supervisor import Supervisor
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.systemd import (
-    Systemd,
-    SystemdUser,
-    runtime_folder,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import user_name
+from ..process import user_name
+from .base import Manager, ManagerError, Run, Unit, UnitState
+from .supervisor import Supervisor
+from .systemd import Systemd, SystemdUser, runtime_folder
 
 __all__ = ["Manager", "ManagerError", "Run", "Unit", "UnitState", "select"]
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import read_bytes, write_atomic
+from ..files import read_bytes, write_atomic
 
 Run = Callable[[list[str]], "tuple[int, str, str]"]  # exit status, standard output, standard error
 

@@ -18,25 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import lock, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove as remove_file
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import write_atomic
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import (
-    RESTART_EXCEPT,
-    STOP_MARGIN,
-    Manager,
-    ManagerError,
-    Run,
-    Unit,
-    UnitState,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.supervisord import (
-    ACTIVE,
-    Daemon,
-    Refused,
-    Unreachable,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of
+from .. import lock, runner
+from ..files import remove as remove_file
+from ..files import write_atomic
+from ..process import command, parent_of
+from .base import RESTART_EXCEPT, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
+from .supervisord import ACTIVE, Daemon, Refused, Unreachable
 
 # %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
 MAIN = """\

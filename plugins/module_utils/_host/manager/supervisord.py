@@ -13,8 +13,8 @@ import time
 import xmlrpc.client
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import RESTART_EXCEPT
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.process import command, parent_of, wait_end
+from ..process import command, parent_of, wait_end
+from .base import RESTART_EXCEPT
 
 TIMEOUT = 30.0  # s for an answer; nothing is asked that supervisord has to wait for
 EVERY = 0.02  # s between two questions; each has supervisord look after its children, which it does once a second else

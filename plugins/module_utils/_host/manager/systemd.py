@@ -9,16 +9,8 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.files import remove as remove_file
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager.base import (
-    RESTART_EXCEPT,
-    STOP_MARGIN,
-    Manager,
-    ManagerError,
-    Run,
-    Unit,
-    UnitState,
-)
+from ..files import remove as remove_file
+from .base import RESTART_EXCEPT, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
 
 PROPERTIES = "LoadState,ActiveState,SubState,Result,MainPID,UnitFileState"
 
