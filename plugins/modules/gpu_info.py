@@ -261,7 +261,7 @@ reason:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._host import gpu
+from ..module_utils._host.gpu import read as gpu
 from ..module_utils._host.python import default_home, ensure_library
 
 

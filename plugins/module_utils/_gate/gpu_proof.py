@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._host.gpu import Gpu
+from .._host.gpu.read import Gpu
 
 MIB = 1 << 20
 # How far what is held may lie from the plan: this part of it, and of an estimate that part.

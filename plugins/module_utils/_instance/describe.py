@@ -11,8 +11,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .._host import gpu, process, runner
 from .._host import manager as managers
+from .._host import process, runner
+from .._host.gpu import read as gpu
 from .._host.manager import UnitState
 from .._host.runtime import Run
 from . import observe, record

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._gate import evidence
-from .._host import gpu, runner
+from .._host import runner
 from .._host.files import write_atomic
+from .._host.gpu import read as gpu
 from . import observe
 from .observe import Place
 

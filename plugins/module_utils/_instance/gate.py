@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._gate import diagnosis, evidence, expectation, gpu_proof, options, proof, wait
-from .._host import gpu, runner
+from .._host import runner
+from .._host.gpu import read as gpu
 from . import gpus, host_state, observe
 from .observe import Place
 

@@ -14,8 +14,8 @@ from typing import Any, Union
 
 from .._host import process, runner
 from .._host.files import read_json
-from .._host.gpu import Gpu, GpuProcess, NvmlUnavailable, PynvmlMissing
-from .._host.gpu_select import resolve
+from .._host.gpu.read import Gpu, GpuProcess, NvmlUnavailable, PynvmlMissing
+from .._host.gpu.select import resolve
 from . import record
 from .spec import Spec
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._gate.diagnosis import Host
-from .._host import gpu, ports
 from .._host import manager as managers
+from .._host import ports
+from .._host.gpu import read as gpu
 from . import gpus, observe
 from .observe import Place
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._artifact import gguf
-from .._host.gpu import Gpu
+from .._host.gpu.read import Gpu
 from .._host.runtime import Run
 from . import launch, memory_estimate, memory_options, memory_tool
 from .gpus import Neighbour

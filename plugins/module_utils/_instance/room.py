@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._artifact.gguf import GgufError
-from .._host import gpu, nvml
+from .._host.gpu import nvml
+from .._host.gpu import read as gpu
 from .._host.runtime import Run
 from . import gpus, memory
 from .gpus import GpuCheck, Neighbour

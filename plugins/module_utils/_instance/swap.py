@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._host import gpu, runner
+from .._host import runner
+from .._host.gpu import read as gpu
 from . import observe
 from .observe import Place
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.gpu_proof import compare
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu, GpuProcess
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
 
 MIB = 1 << 20
 ASKED = ("GPU-0", "GPU-1")

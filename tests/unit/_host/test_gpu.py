@@ -17,8 +17,10 @@ from typing import Any
 
 import pynvml
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, nvml, nvml_errors
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu_select import resolve
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import errors as nvml_errors
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import nvml
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.select import resolve
 
 SOURCE = Path(__file__).parents[2] / "lab" / "gpu" / "fakenvml.c"
 MIB = 1024 * 1024

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, manager
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu, GpuProcess
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gate, gpus
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import MODEL, Server, changed, serving

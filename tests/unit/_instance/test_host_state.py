@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, manager
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu, NvmlUnavailable
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, NvmlUnavailable
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import host_state
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IMAGE, a_record

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu, GpuProcess
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import launch, memory
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import HostMemory, MemoryCheck

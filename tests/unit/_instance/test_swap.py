@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import Gpu, GpuProcess, NvmlUnavailable
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess, NvmlUnavailable
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import swap
 
 GIB = 1 << 30

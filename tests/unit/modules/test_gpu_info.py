@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import gpu, nvml_errors, python
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import python
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import errors as nvml_errors
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gpu_info
 
 HERE = gpu.Gpu(index=0, uuid="GPU-1", processes=(gpu.GpuProcess(pid=1, memory=2, user="me", command="it"),))

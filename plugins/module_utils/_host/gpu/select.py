@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .gpu import Gpu
+from .read import Gpu
 
 
 def resolve(wanted: Sequence[str], gpus: Sequence[Gpu]) -> tuple[list[Gpu], list[str]]:

@@ -14,7 +14,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from . import nvml_errors, process
+from .. import process
+from . import errors as nvml_errors
 
 try:
     import pynvml

@@ -22,7 +22,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from . import nvml, nvml_errors
+from . import errors as nvml_errors
+from . import nvml
 
 # Without the persistence daemon the driver wakes every GPU first, some seconds for each.
 TIMEOUT = 60.0

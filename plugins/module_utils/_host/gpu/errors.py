@@ -11,7 +11,7 @@ import contextlib
 import glob
 import os
 
-from . import process
+from .. import process
 
 NO_PERMISSION = 4
 DRIVER_NOT_LOADED = 9
