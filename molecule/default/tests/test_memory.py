@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf import file as gguf
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
     memory_estimate,
     memory_options,

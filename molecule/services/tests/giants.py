@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import read, split_paths
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import summary as gguf_summary
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import TENSOR_TYPES
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read, split_paths
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import summary as gguf_summary
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.types import TENSOR_TYPES
 from gguf_builder import header, key, padded, tensor
 
 F32, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K = 0, 8, 10, 11, 12, 13, 14

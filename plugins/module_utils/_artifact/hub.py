@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from .gguf import GgufError, split_paths
+from .._gguf.file import GgufError, split_paths
 from .hub_client import HOPS_MAX, HubClient, HubError, Subject
 from .identity import is_sha256
 from .model_wish import is_pattern, resolve_url

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._gguf.file import Gguf
 from .._result import Action
-from .gguf import Gguf
 from .identity import Identity
 from .model_wish import Wanted, WantedFile
 from .place import Room, lacks

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import gguf as header
+from .._gguf import file as header
 from . import identity, model_fetch, place, space
 from .model import RECORDS, ModelError, Observed, Plan, SeenFile, is_at_another_commit
 from .model_observe import READER, look, origin_of

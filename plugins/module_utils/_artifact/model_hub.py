@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .gguf import GgufError, split_paths
+from .._gguf.file import GgufError, split_paths
 from .identity import Identity, is_current, last_record
 from .model import RECORDS, ModelError
 from .model_wish import HubFile, HubModel, Wanted, WantedFile, is_pattern, resolve_url

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import gguf as header
+from .._gguf import file as header
 from . import model_fetch
 from .identity import hash_file, is_current, last_record
 from .model import RECORDS, Observed, Plan, SeenFile, is_at_another_commit, unfit

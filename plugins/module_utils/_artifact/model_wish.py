@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
-from .gguf import GgufError, split_paths
+from .._gguf.file import GgufError, split_paths
 from .identity import is_sha256, public_address
 
 ENDPOINT = "https://huggingface.co"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._artifact import gguf
+from .._gguf import file as gguf
 from .._host import runtime
 from .spec import Spec
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._artifact.gguf_cache import CACHE_TYPES, KvCache, kv_cache
-from .._artifact.gguf_types import is_integer
 from .._gate.arguments import flag, value_of
+from .._gguf.kv_cache import CACHE_TYPES, KvCache, kv_cache
+from .._gguf.types import is_integer
 from . import memory_options
 from .memory_options import MemoryOptions
 from .options import OFF, ON

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .._artifact import gguf
+from .._gguf import file as gguf
 from .._host.gpu.read import Gpu
 from .._host.runtime import Run
 from . import launch, memory_estimate, memory_options, memory_tool

@@ -14,10 +14,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from .._artifact.gguf import Gguf
-from .._artifact.gguf_cache import CACHE_TYPES, kv_cache
-from .._artifact.gguf_header import Array
-from .._artifact.gguf_types import is_integer
+from .._gguf.file import Gguf
+from .._gguf.header import Array
+from .._gguf.kv_cache import CACHE_TYPES, kv_cache
+from .._gguf.types import is_integer
 from .memory_options import MemoryOptions
 from .memory_tool import HOST, Device
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._artifact import gguf
+from .._gguf import file as gguf
 from .._host import ports, runner
 from .._host.runtime import Run
 from . import arguments, cuda, image_says, meaning, parser, record

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._artifact.gguf import GgufError
+from .._gguf.file import GgufError
 from .._host.gpu import nvml
 from .._host.gpu import read as gpu
 from .._host.runtime import Run

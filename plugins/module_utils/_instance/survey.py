@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._artifact import gguf, model_observe, sif
+from .._artifact import model_observe, sif
+from .._gguf import file as gguf
 from .._host import runtime
 from .._host.runtime import Run
 from . import image as images

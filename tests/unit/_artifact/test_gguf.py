@@ -11,9 +11,9 @@ import struct
 import gguf as oracle
 import numpy
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_header import Array
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_types import FILE_TYPES, TENSOR_TYPES
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf import file as gguf
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.header import Array
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.types import FILE_TYPES, TENSOR_TYPES
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_cache import KvCache, kv_cache
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.kv_cache import KvCache, kv_cache
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf_header import Array, Gguf, Tensor
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.header import Array, Gguf, Tensor
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_estimate import estimate
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import parse
 

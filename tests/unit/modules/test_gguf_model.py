@@ -18,7 +18,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.gguf import SUMMARY_KEYS
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build

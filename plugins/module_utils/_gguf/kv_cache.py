@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .gguf_types import is_integer
+from .types import is_integer
 
 # Cache type -> bytes for elements; the types that --cache-type-k and --cache-type-v take.
 CACHE_TYPES: dict[str, tuple[int, int]] = {

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .gguf_cache import kv_cache
-from .gguf_header import Gguf, GgufError, read
-from .gguf_types import FILE_TYPES, GUESSED, TENSOR_TYPES, is_integer
+from .header import Gguf, GgufError, read
+from .kv_cache import kv_cache
+from .types import FILE_TYPES, GUESSED, TENSOR_TYPES, is_integer
 
 __all__ = [
     "SUMMARY_KEYS",

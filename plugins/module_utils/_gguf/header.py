@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from .gguf_types import TENSOR_TYPES, is_integer
+from .types import TENSOR_TYPES, is_integer
 
 # llama.cpp allows 2^30 bytes in a string and 2^30 items in an array. A real header has a few MiB; these bounds
 # are far above any model and keep the memory and the seconds that a hostile file can cost small.
