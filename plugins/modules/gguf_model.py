@@ -400,7 +400,7 @@ from ..module_utils._artifact.model_decide import decide
 from ..module_utils._artifact.model_fetch import Network, transfer_of
 from ..module_utils._artifact.model_observe import describe, foreseen
 from ..module_utils._artifact.model_options import EXCLUSIVE, MODEL, TOGETHER
-from ..module_utils._artifact.progress import DEFERRED, ProgressFile, begin, is_deferred
+from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
 from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.python import default_home, ensure_library, prefer_library
 from ..module_utils._instance import users

@@ -293,9 +293,9 @@ from ..module_utils._artifact.image import ImageError, Remote, SeenImage, Wanted
 from ..module_utils._artifact.image_apply import Applied, apply, keep
 from ..module_utils._artifact.image_fetch import Network
 from ..module_utils._artifact.image_observe import describe, foreseen, observe, shown
-from ..module_utils._artifact.progress import DEFERRED, ProgressFile, begin, is_deferred
 from ..module_utils._artifact.registry_auth import Credentials, credentials_from
-from ..module_utils._artifact.source import FetchError
+from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
+from ..module_utils._fetch.source import FetchError
 from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.python import default_home, ensure_library, prefer_library
 from ..module_utils._instance import users

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._fetch.progress import ProgressFile
 from .image import ImageError, Remote, SeenImage, Wanted, known_digest
-from .progress import ProgressFile
 from .registry_auth import Credentials
 
 PHASES = {"file": "copy", "docker": "build", "library": "build"}
@@ -45,9 +45,9 @@ class Network:
         if origin is None or origin.kind not in ("http", "oras", "docker"):
             return Remote()
         if origin.reference is None:
-            from . import fetch
+            from .._fetch import engine
 
-            found = fetch.inspect(self._http_source(wanted), ca_path=self.ca_path)
+            found = engine.inspect(self._http_source(wanted), ca_path=self.ca_path)
             return Remote(size=found.size, validator=found.validator)
         registry = self._registry(wanted)
         had = known_digest(origin, seen)
@@ -64,7 +64,7 @@ class Network:
     def bring(self, wanted: Wanted, remote: Remote, place: str) -> Any:
         """Fetch the image to ``place``; returns fetch.Fetched. Raises ImageError."""
         self.prepare()
-        from . import fetch
+        from .._fetch import engine
 
         try:
             if wanted.origin is not None and wanted.origin.kind == "oras":
@@ -73,7 +73,7 @@ class Network:
                 source, size, sha256 = registry.source(layer), layer.size, layer.sha256
             else:
                 source, size, sha256 = self._http_source(wanted), None, wanted.sha256
-            return fetch.fetch(
+            return engine.fetch(
                 [source],
                 place,
                 size=size,
@@ -83,7 +83,7 @@ class Network:
                 ca_path=self.ca_path,
                 progress=self.progress.fetching(wanted.path),
             )
-        except fetch.FetchError as error:
+        except engine.FetchError as error:
             # Told by the place that the operator gave: where it lies until then is our affair.
             raise ImageError(str(error).replace(place, wanted.path)) from error
 
@@ -104,7 +104,7 @@ class Network:
         return self.kept["registry"]
 
     def _http_source(self, wanted: Wanted) -> Any:
-        from .fetch import Source
+        from .._fetch.engine import Source
 
         headers = {"Authorization": self.credentials.basic} if self.credentials else {}
         return Source(wanted.origin.address if wanted.origin else "", headers)

@@ -16,13 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._fetch import reserve as space
+from .._fetch.progress import ProgressFile
+from .._fetch.source import FetchError
 from .._gguf import file as header
-from . import identity, model_fetch, place, space
+from . import identity, model_fetch, place
 from .model import RECORDS, ModelError, Observed, Plan, SeenFile, is_at_another_commit
 from .model_observe import READER, look, origin_of
 from .model_wish import Wanted, WantedFile
-from .progress import ProgressFile
-from .source import FetchError
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._fetch.part_file import content_id
+from .._fetch.progress import ProgressFile
+from .._fetch.reserve import Need, remaining
 from .identity import recorded
 from .model import RECORDS, ModelError
 from .model_wish import WantedFile
-from .part import content_id
 from .place import incoming_path
-from .progress import ProgressFile
-from .space import Need, remaining
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Network:
 
     def bring(self, file: WantedFile, path: str) -> Any:
         """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
-        from . import fetch
+        from .._fetch import engine
 
-        mirrors = [fetch.Source(mirror) for mirror in file.mirrors]
+        mirrors = [engine.Source(mirror) for mirror in file.mirrors]
         try:
-            return fetch.fetch(
+            return engine.fetch(
                 [self._source(file), *mirrors],
                 path,
                 size=file.size,
@@ -50,25 +50,25 @@ class Network:
                 ca_path=self.ca_path,
                 progress=self.progress.fetching(file.path),
             )
-        except fetch.FetchError as error:
+        except engine.FetchError as error:
             # Told by the place that the operator gave: where it lies until then is our affair.
             raise ModelError(str(error).replace(path, file.path)) from error
 
     def needs(self, file: WantedFile, path: str) -> Need:
         """What fetching the file to ``path`` takes of the disk. Raises ModelError."""
-        from . import fetch
+        from .._fetch import engine
 
         if file.size is not None and file.sha256:
             return Need(path, file.size, content_id(file.sha256, None))
         try:
-            remote = fetch.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
-        except fetch.FetchError as error:
+            remote = engine.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
+        except engine.FetchError as error:
             raise ModelError(str(error)) from error
         self.progress.learn(file.path, remote.size)
         return Need(path, remote.size, content_id(file.sha256, remote.validator))
 
     def _source(self, file: WantedFile) -> Any:
-        from .fetch import Source
+        from .._fetch.engine import Source
 
         if self.hub is not None and file.hub is not None and file.commit:
             return self.hub().source(file.hub.repo, file.commit, file.hub.file, file.sha256)

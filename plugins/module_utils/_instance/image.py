@@ -23,7 +23,7 @@ from .._artifact.image_fetch import Network
 from .._artifact.image_origin import Origin, origin_of
 from .._artifact.image_sign import Run
 from .._artifact.registry_auth import credentials_from
-from .._artifact.source import FetchError
+from .._fetch.source import FetchError
 from .._host import runtime
 from .._result import Action, Refusal
 from . import image_name

@@ -16,7 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .._artifact.identity import FileChanged
 from .._artifact.image_sign import Run
-from .._artifact.source import FetchError
+from .._fetch.source import FetchError
 from .._host.files import let_servers_read
 from .._host.lock import Held, hold
 from .._host.manager import ManagerError

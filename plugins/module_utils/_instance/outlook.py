@@ -22,7 +22,7 @@ from .._artifact.image_sign import Run
 from .._artifact.model import ModelError
 from .._artifact.model_decide import decide
 from .._artifact.model_options import EXCLUSIVE, MODEL, TOGETHER
-from .._artifact.source import FetchError
+from .._fetch.source import FetchError
 from .._host.manager import ManagerError
 from .._result import Refusal
 from . import record

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch as fetch_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import pieces as pieces_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import source as source_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import engine
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import pieces as pieces_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import source as source_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import (
     Fetched,
     FetchError,
     Progress,
@@ -26,7 +26,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch 
     fetch,
     inspect,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.source import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import (
     FaultServer,
     Reply,
@@ -634,8 +634,8 @@ class TestMirrors:
 
     def test_a_slow_one_is_dropped(self, tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Seen by the error when the other one has lost the last chunk: the slow one could have given it."""
-        monkeypatch.setattr(fetch_module, "SLOW_SECONDS", 0.0)
-        monkeypatch.setattr(fetch_module, "SLOW_PART", 0.5)
+        monkeypatch.setattr(engine, "SLOW_SECONDS", 0.0)
+        monkeypatch.setattr(engine, "SLOW_PART", 0.5)
         server.rate = 400e3
         server.faults.add(lambda request, reply: Reply(404, {}, b"") if request.end == len(CONTENT) else None)
         with FaultServer(CONTENT, rate=100e3) as mirror, pytest.raises(FetchError) as failure:
@@ -646,7 +646,7 @@ class TestMirrors:
         places = [Place(Source(f"http://{name}/"), True) for name in ("fast", "fair", "slow", "new")]
         for place, (count, seconds) in zip(places, [(10_000, 11.0), (1_100, 11.0), (1_000, 12.0), (1, 9.0)]):
             place.moved(count, seconds)
-        fetch_module.drop_slow(places)
+        engine.drop_slow(places)
         assert [place.dropped is None for place in places] == [True, True, False, True]
 
     def test_all_are_named_when_all_are_broken(self, tmp_path: Path, server: FaultServer, mirror: FaultServer) -> None:

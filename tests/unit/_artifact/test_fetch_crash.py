@@ -20,17 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import journal as journal_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part as part_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import Writer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
-    Fetched,
-    FetchError,
-    Source,
-    fetch,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.pieces import Pieces
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.source import Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import journal as journal_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import part_file
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.direct import Writer
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import Fetched, FetchError, Source, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.pieces import Pieces
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.source import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import (
     FaultServer,
     Reply,
@@ -269,7 +264,7 @@ def test_a_new_part_has_no_journal(tmp_path: Path) -> None:
     """One that is found would be of an earlier part, and might name the same inode, as that is free again."""
     stale = tmp_path / "x.part.journal.elsewhere.1"
     stale.touch()
-    handle, created = part_module.prepare(str(tmp_path / "x.part"), 10)
+    handle, created = part_file.prepare(str(tmp_path / "x.part"), 10)
     os.close(handle)
     assert created and not stale.exists()
 
@@ -458,7 +453,7 @@ class TestFullDisk:
         self, small: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As on a file system that cannot reserve."""
-        monkeypatch.setattr(part_module, "allocate", os.ftruncate)
+        monkeypatch.setattr(part_file, "allocate", os.ftruncate)
         with pytest.raises(FetchError, match="No space left on device"):
             pull(small, server, connections=CONNECTIONS)
         assert len(server.data_requests) < 20
@@ -484,7 +479,7 @@ class TestFullDisk:
         def refuse(handle: int, size: int) -> None:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-        monkeypatch.setattr(part_module, "allocate", refuse)
+        monkeypatch.setattr(part_file, "allocate", refuse)
         with pytest.raises(FetchError, match=f"{os.strerror(errno.EDQUOT)}; .* bytes are free"):
             pull(tmp_path, server)
         assert os.listdir(tmp_path) == []

@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part as part_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import (
-    FetchError,
-    Source,
-    fetch,
-    inspect,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.part import content_id
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need, remaining, reserve
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import part_file
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, Source, fetch, inspect
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.part_file import content_id
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.reserve import Need, remaining, reserve
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -69,14 +64,14 @@ class TestSpace:
         assert found.f_bavail * found.f_frsize == MIB
 
     def test_a_quota_has_its_say(self, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        allocate = part_module.allocate
+        allocate = part_file.allocate
 
         def quota(handle: int, size: int) -> None:
             if size > MIB:
                 raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
             allocate(handle, size)
 
-        monkeypatch.setattr(part_module, "allocate", quota)
+        monkeypatch.setattr(part_file, "allocate", quota)
         (small / ".keep").touch()
         with pytest.raises(FetchError, match=os.strerror(errno.EDQUOT)):
             reserve([Need(str(small / "a"), MIB, content(1)), Need(str(small / "b"), 2 * MIB, content(2))])
@@ -105,9 +100,9 @@ def test_allocate_never_writes_where_the_system_cannot_reserve(tmp_path: Path, m
                 ctypes.set_errno(errno.EOPNOTSUPP)
                 return -1
 
-    monkeypatch.setattr(part_module.ctypes, "CDLL", lambda *dummy, **options: Library)
+    monkeypatch.setattr(part_file.ctypes, "CDLL", lambda *dummy, **options: Library)
     with (tmp_path / "file").open("wb") as file:
-        part_module.allocate(file.fileno(), 8 * MIB)
+        part_file.allocate(file.fileno(), 8 * MIB)
         found = os.fstat(file.fileno())
     assert (found.st_size, found.st_blocks) == (8 * MIB, 0)
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import patience
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub import Hub, HubError, names_of_model
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import retry
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 
@@ -38,7 +38,7 @@ def pauses(monkeypatch):
     """The seconds that a client would have waited, instead of waiting."""
     found = []
     # Not the function of the module time itself, which is everybody's: other threads sleep, too.
-    monkeypatch.setattr(patience, "time", SimpleNamespace(sleep=found.append))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=found.append))
     return found
 
 

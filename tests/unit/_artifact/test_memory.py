@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import direct, frontier
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.direct import ALIGN, Writer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import MEMORY, Source, block_of, fetch
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.memory import Blocks, Filling, page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import direct, hasher
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.buffers import Blocks, Filling, page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.direct import ALIGN, Writer
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import MEMORY, Source, block_of, fetch
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
 
 SIZE = 4 * ALIGN
@@ -170,7 +170,7 @@ def test_what_comes_slowly_is_not_read_again(tmp_path: Path, monkeypatch: pytest
     content = os.urandom(12 << 20)
     read: list[int] = []
     real = os.preadv
-    monkeypatch.setattr(frontier.os, "preadv", lambda *all_: read.append(real(*all_)) or read[-1])
+    monkeypatch.setattr(hasher.os, "preadv", lambda *all_: read.append(real(*all_)) or read[-1])
     with FaultServer(content) as server:
         fetch(
             [Source(server.url)],
@@ -221,7 +221,7 @@ def test_a_fetch_either_way(good: bool, size: int, tmp_path: Path) -> None:
 
 def test_less_memory_than_what_comes(good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not stay in memory is read from the file."""
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import fetch as engine
+    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import engine
 
     monkeypatch.setattr(engine, "MEMORY", 2 << 20)
     content = os.urandom(40 << 20)

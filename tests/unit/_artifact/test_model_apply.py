@@ -24,7 +24,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_
     observe,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.space import Need
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.reserve import Need
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 
 CONTENT = build.model()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import progress as progress_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.progress import (
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import progress as progress_module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.progress import (
     Progress,
     ProgressFile,
     begin,

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import patience
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import Reference
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry import Registry, RegistryError
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import (
     Credentials,
     credentials_from,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import retry
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import (
     INDEX,
     PASSWORD,
@@ -35,7 +35,7 @@ CONTENT = sif()
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import part
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import part_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
@@ -120,7 +120,7 @@ def test_fetched_once(call, server, tmp_path):
 
 def test_a_split_model_is_fetched_whole(call, tmp_path):
     parts = build.split(tmp_path, 2)
-    contents = {f"/{part.name}": part.read_bytes() for part in parts}
+    contents = {f"/{part.name}": part_file.read_bytes() for part in parts}
     with serving(contents) as (address, dummy):
         path = str(tmp_path / "models" / parts[0].name)
         first = call(gguf_model, path=path, url=f"{address}/{parts[1].name}")
@@ -223,7 +223,7 @@ PARTS = [f"UD-Q2_K_XL/big-{part:05d}-of-00002.gguf" for part in (1, 2)]
 @pytest.fixture
 def hub(tmp_path):
     parts = build.split(tmp_path, 2)
-    files = {"tiny.gguf": CONTENT, **dict(zip(PARTS, (part.read_bytes() for part in parts)))}
+    files = {"tiny.gguf": CONTENT, **dict(zip(PARTS, (part_file.read_bytes() for part in parts)))}
     with lab.Hub() as served:
         served.repo(REPO).commit(files)
         yield served
@@ -292,7 +292,7 @@ def test_a_quota_has_its_say_on_the_whole_set_before_its_first_byte(call, hub, b
         if len(allocated) == 2:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    monkeypatch.setattr(part, "allocate", allocate)
+    monkeypatch.setattr(part_file, "allocate", allocate)
     failed, asked = asked_by(hub, call, **big)
     assert failed["failed"]
     assert "the 2 files of" in failed["msg"] and os.strerror(errno.EDQUOT) in failed["msg"]

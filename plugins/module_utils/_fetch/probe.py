@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .ranges import Answer, Client, Refused, Retry, failed, refused
+from .http_range import Answer, Client, Refused, Retry, failed, refused
 from .source import Address, FetchError, Place, Source
 from .worker import Tally
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._host.files import remove
-from .part import part_path, prepare
+from .part_file import part_path, prepare
 from .source import FetchError
 
 

@@ -13,12 +13,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from .buffers import Blocks, Filling
 from .direct import ALIGN, Writer
-from .memory import Blocks, Filling
-from .pace import Pace
-from .part import Part
+from .http_range import Answer, Client, Refused, Retry, failed, refused
+from .part_file import Part
 from .pieces import Piece, Pieces
-from .ranges import Answer, Client, Refused, Retry, failed, refused
+from .rate_limit import Pace
 from .source import Address, FetchError, Place
 from .syncer import Syncer
 

@@ -11,8 +11,8 @@ import hashlib
 import os
 import threading
 
-from .memory import Blocks, page_aligned
-from .part import Part
+from .buffers import Blocks, page_aligned
+from .part_file import Part
 from .pieces import Piece, Pieces
 
 # Less would fit into a nearer cache of the core, and cost more for the turns that the threads of an interpreter take.

@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .frontier import Frontier
-from .memory import Blocks
-from .pace import Pace
-from .part import Gone, Part, content_id, discard_abandoned, part_path
+from .buffers import Blocks
+from .hasher import Frontier
+from .http_range import Changed
+from .part_file import Gone, Part, content_id, discard_abandoned, part_path
 from .pieces import Pieces
 from .probe import Remote, inspect, probe, reasons
 from .progress import Progress
-from .ranges import Changed
+from .rate_limit import Pace
 from .source import FetchError, Place, Source
 from .syncer import Syncer
 from .worker import READ_MAX, READ_MIN, Job, Stream, Tally, Worker

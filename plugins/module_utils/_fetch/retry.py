@@ -17,7 +17,7 @@ try:
 except ImportError:  # the module reports it with missing_required_lib before anything here is called
     requests = None  # type: ignore[assignment]
 
-from .ranges import cause_of, retry_after
+from .http_range import cause_of, retry_after
 from .source import redact
 
 # The operator waits for the answer: four more tries, after 1, 2, 4 and 8 s, or as the server wishes.
