@@ -28,8 +28,8 @@ from bench_ground import ROOT, Ground, Spent, python, run
 
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read as read_gguf
 from ansible_collections.gpufleet.llamacpp.tests.lab.hub import File, Hub
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder

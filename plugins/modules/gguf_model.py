@@ -393,13 +393,13 @@ from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._artifact.identity import FileChanged
-from ..module_utils._artifact.model import ModelError, shown
-from ..module_utils._artifact.model_apply import apply
-from ..module_utils._artifact.model_decide import decide
-from ..module_utils._artifact.model_fetch import Network, transfer_of
-from ..module_utils._artifact.model_observe import describe, foreseen
-from ..module_utils._artifact.model_options import EXCLUSIVE, MODEL, TOGETHER
+from ..module_utils._artifact.file_record import FileChanged
+from ..module_utils._artifact.model.apply import apply
+from ..module_utils._artifact.model.decide import decide
+from ..module_utils._artifact.model.fetch import Network, transfer_of
+from ..module_utils._artifact.model.observe import describe, foreseen
+from ..module_utils._artifact.model.options import EXCLUSIVE, MODEL, TOGETHER
+from ..module_utils._artifact.model.plan import ModelError, shown
 from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
 from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.python import default_home, ensure_library, prefer_library

@@ -160,7 +160,7 @@ models:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._artifact.model_observe import inventory
+from ..module_utils._artifact.model.observe import inventory
 
 
 def main() -> None:

@@ -288,12 +288,12 @@ from collections.abc import Mapping, Sequence
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.formatters import human_to_bytes
 
-from ..module_utils._artifact.identity import FileChanged
-from ..module_utils._artifact.image import ImageError, Remote, SeenImage, Wanted, plan, want
-from ..module_utils._artifact.image_apply import Applied, apply, keep
-from ..module_utils._artifact.image_fetch import Network
-from ..module_utils._artifact.image_observe import describe, foreseen, observe, shown
-from ..module_utils._artifact.registry_auth import Credentials, credentials_from
+from ..module_utils._artifact.file_record import FileChanged
+from ..module_utils._artifact.image.apply import Applied, apply, keep
+from ..module_utils._artifact.image.fetch import Network
+from ..module_utils._artifact.image.observe import describe, foreseen, observe, shown
+from ..module_utils._artifact.image.plan import ImageError, Remote, SeenImage, Wanted, plan, want
+from ..module_utils._artifact.registry.auth import Credentials, credentials_from
 from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
 from ..module_utils._fetch.source import FetchError
 from ..module_utils._host.files import let_servers_read

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import READER
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.observe import READER
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read, split_paths
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import summary as gguf_summary
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.types import TENSOR_TYPES

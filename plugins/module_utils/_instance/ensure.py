@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .._artifact.image_fetch import Network
-from .._artifact.image_sign import Run
+from .._artifact.image import resolve as images
+from .._artifact.image.fetch import Network
+from .._artifact.image.naming import path_of
+from .._artifact.image.resolve import Image
+from .._artifact.image.signature import Run
 from .._gate import options as gate_options
 from .._host import manager as managers
 from .._result import Refusal, diff_of, result
 from . import apply, describe, memory, observe, plan, preflight, prove, record, starter, survey, unit_user
-from . import image as images
 from . import room as rooms
 from .gpus import Neighbour, pids_of
-from .image import Image
-from .image_name import path_of
 from .memory import MemoryCheck
 from .observe import Place
 from .spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._artifact.image.naming import SHARED
 from .._host.files import read_json, write_json
 from .._host.runtime import Run
 from . import help_text
 from .help_text import Option
-from .image_name import SHARED
 
 # Stands in the file: what another reader wrote is asked again. Raise it when this or help_text changes.
 READER = 1

@@ -14,8 +14,8 @@ from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._artifact.identity import FileChanged
-from .._artifact.image_sign import Run
+from .._artifact.file_record import FileChanged
+from .._artifact.image.signature import Run
 from .._fetch.source import FetchError
 from .._host.files import let_servers_read
 from .._host.lock import Held, hold

@@ -17,18 +17,18 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from .._artifact.identity import FileChanged
-from .._artifact.image_sign import Run
-from .._artifact.model import ModelError
-from .._artifact.model_decide import decide
-from .._artifact.model_options import EXCLUSIVE, MODEL, TOGETHER
+from .._artifact.file_record import FileChanged
+from .._artifact.image.resolve import Image
+from .._artifact.image.signature import Run
+from .._artifact.model.decide import decide
+from .._artifact.model.options import EXCLUSIVE, MODEL, TOGETHER
+from .._artifact.model.plan import ModelError
 from .._fetch.source import FetchError
 from .._host.manager import ManagerError
 from .._result import Refusal
 from . import record
 from .ensure import Answer, Request, ensure
 from .gpus import Neighbour
-from .image import Image
 from .module_options import INSTANCE
 
 # States in which a server needs no model.

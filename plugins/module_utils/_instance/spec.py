@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._artifact.image import naming
 from .._gate.arguments import spelled
 from .._result import Refusal
-from . import image_name
 from .options import OPENS, OWNED, UNUSABLE
 
 # States that need a whole spec; for the others the record on the host tells enough.
@@ -127,10 +127,8 @@ def _check_bind(bind: str) -> list[str]:
 
 def check_image(image: str, sha256: str | None, pull: str) -> list[str]:
     """Problems of the options that say which image."""
-    problems = image_name.problems(image, sha256, pull)
-    return (
-        problems if image_name.is_address(image) else [*problems, *_check_path("image", image_name.path_of(image, "/"))]
-    )
+    problems = naming.problems(image, sha256, pull)
+    return problems if naming.is_address(image) else [*problems, *_check_path("image", naming.path_of(image, "/"))]
 
 
 def _check_gpus(gpus: Sequence[str]) -> list[str]:
@@ -243,7 +241,7 @@ def canonical(params: Mapping[str, Any], home: str) -> Spec:
     """The options in canonical form, whatever is wrong with them."""
     return Spec(
         name=params["name"],
-        image=image_name.path_of(params["image"], home),
+        image=naming.path_of(params["image"], home),
         model=params["model"],
         port=params["port"],
         host=params["host"],

@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._artifact import model_observe, sif
+from .._artifact.image import resolve as images
+from .._artifact.image import sif
+from .._artifact.image.resolve import Image
+from .._artifact.model import observe as model_observe
 from .._gguf import file as gguf
 from .._host import runtime
 from .._host.runtime import Run
-from . import image as images
 from . import key_file
-from .image import Image
 from .spec import Spec
 
 # What of the model's summary the gate compares the running server with, and what a status shows.

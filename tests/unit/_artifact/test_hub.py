@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub import Hub, HubError, names_of_model
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub.hub import Hub, HubError, names_of_model
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import retry
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, fetch
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab

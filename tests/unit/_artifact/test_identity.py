@@ -9,7 +9,7 @@ import os
 import time
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
 
 FOLDER = ".records"
 CONTENT = b"some content"
@@ -32,8 +32,8 @@ def age(file, by=HOUR):
 
 
 def test_a_recorded_file_is_known_again(path):
-    kept = identity.record(path, FOLDER, SHA256, {"url": "https://h/file.bin"}, {"name": "x"})
-    assert identity.recorded(path, FOLDER) == kept
+    kept = file_record.record(path, FOLDER, SHA256, {"url": "https://h/file.bin"}, {"name": "x"})
+    assert file_record.recorded(path, FOLDER) == kept
     assert (kept.sha256, kept.size, kept.source, kept.details) == (
         SHA256,
         len(CONTENT),
@@ -43,7 +43,7 @@ def test_a_recorded_file_is_known_again(path):
 
 
 def test_the_record_lies_in_its_folder_beside_the_file(path, tmp_path):
-    identity.record(path, FOLDER, SHA256, {})
+    file_record.record(path, FOLDER, SHA256, {})
     assert sorted(json.loads((tmp_path / FOLDER / "file.bin.json").read_text())) == [
         "checksum",
         "ctime_ns",
@@ -84,9 +84,9 @@ def replace_by_an_equal_file(path):
     ],
 )
 def test_a_changed_stat_ends_the_trust(path, change):
-    identity.record(path, FOLDER, SHA256, {})
+    file_record.record(path, FOLDER, SHA256, {})
     change(path)
-    assert identity.recorded(path, FOLDER) is None
+    assert file_record.recorded(path, FOLDER) is None
 
 
 @pytest.mark.parametrize(
@@ -105,83 +105,83 @@ def test_a_changed_stat_ends_the_trust(path, change):
     ],
 )
 def test_a_damaged_record_is_no_record(path, tmp_path, damage):
-    identity.record(path, FOLDER, SHA256, {})
+    file_record.record(path, FOLDER, SHA256, {})
     place = tmp_path / FOLDER / "file.bin.json"
     place.write_text(damage(place.read_text()))
-    assert identity.recorded(path, FOLDER) is None
-    assert identity.last_record(path, FOLDER) is None
+    assert file_record.recorded(path, FOLDER) is None
+    assert file_record.last_record(path, FOLDER) is None
 
 
 @pytest.mark.parametrize("bits", [0x01, 0x81])
 def test_every_flipped_byte_of_a_record_is_harmless(path, tmp_path, bits):
     """One bit makes another digit of a digit."""
-    kept = identity.record(path, FOLDER, SHA256, {})
+    kept = file_record.record(path, FOLDER, SHA256, {})
     place = tmp_path / FOLDER / "file.bin.json"
     content = place.read_bytes()
     for position in range(len(content)):
         place.write_bytes(content[:position] + bytes([content[position] ^ bits]) + content[position + 1 :])
-        found = identity.recorded(path, FOLDER)
+        found = file_record.recorded(path, FOLDER)
         assert found is None or found.sha256 == kept.sha256
 
 
 def test_a_record_that_cannot_be_read_is_no_record(path, tmp_path):
     (tmp_path / FOLDER / "file.bin.json").mkdir(parents=True)
-    assert identity.recorded(path, FOLDER) is None
+    assert file_record.recorded(path, FOLDER) is None
 
 
 def test_a_file_written_just_before_it_was_read_is_read_once_more(tmp_path):
     file = tmp_path / "fresh.bin"
     file.write_bytes(CONTENT)
-    identity.record(str(file), FOLDER, SHA256, {})
-    assert identity.recorded(str(file), FOLDER) is None
+    file_record.record(str(file), FOLDER, SHA256, {})
+    assert file_record.recorded(str(file), FOLDER) is None
     # As the next run does it, when the file has rested: its record is trusted from then on.
-    rested = os.stat(file).st_mtime_ns + identity.TICK_NS + 1
-    identity.record(str(file), FOLDER, SHA256, {}, known_since_ns=rested)
-    assert identity.recorded(str(file), FOLDER).sha256 == SHA256
+    rested = os.stat(file).st_mtime_ns + file_record.TICK_NS + 1
+    file_record.record(str(file), FOLDER, SHA256, {}, known_since_ns=rested)
+    assert file_record.recorded(str(file), FOLDER).sha256 == SHA256
 
 
 def test_a_settled_file_is_trusted_at_once(tmp_path):
     file = tmp_path / "fresh.bin"
     file.write_bytes(CONTENT)
-    identity.settle(str(file))
-    identity.record(str(file), FOLDER, SHA256, {})
-    assert identity.recorded(str(file), FOLDER).sha256 == SHA256
+    file_record.settle(str(file))
+    file_record.record(str(file), FOLDER, SHA256, {})
+    assert file_record.recorded(str(file), FOLDER).sha256 == SHA256
     file.write_bytes(CONTENT[::-1])
-    assert identity.recorded(str(file), FOLDER) is None
+    assert file_record.recorded(str(file), FOLDER) is None
 
 
 def test_a_file_from_a_clock_that_is_ahead_is_settled_too(tmp_path):
     file = tmp_path / "ahead.bin"
     file.write_bytes(CONTENT)
     age(file, -HOUR)
-    identity.settle(str(file))
-    assert os.stat(file).st_mtime_ns < time.time_ns() - identity.TICK_NS
+    file_record.settle(str(file))
+    assert os.stat(file).st_mtime_ns < time.time_ns() - file_record.TICK_NS
 
 
 def test_the_last_record_stays_readable_when_the_file_changed(path):
-    identity.record(path, FOLDER, SHA256, {"src": "/a"})
+    file_record.record(path, FOLDER, SHA256, {"src": "/a"})
     os.truncate(path, 1)
-    assert identity.last_record(path, FOLDER).source == {"src": "/a"}
+    assert file_record.last_record(path, FOLDER).source == {"src": "/a"}
 
 
 def test_forgetting_removes_the_record_and_an_empty_folder(path, tmp_path):
     other = tmp_path / "other.bin"
     other.write_bytes(b"")
     for one in (path, str(other)):
-        identity.record(one, FOLDER, SHA256, {})
-    identity.forget(path, FOLDER)
+        file_record.record(one, FOLDER, SHA256, {})
+    file_record.forget(path, FOLDER)
     assert [entry.name for entry in (tmp_path / FOLDER).iterdir()] == ["other.bin.json"]
-    identity.forget(str(other), FOLDER)
-    identity.forget(str(other), FOLDER)
+    file_record.forget(str(other), FOLDER)
+    file_record.forget(str(other), FOLDER)
     assert not (tmp_path / FOLDER).exists()
 
 
 def test_hashing(path, tmp_path):
-    assert identity.hash_file(path) == SHA256
+    assert file_record.hash_file(path) == SHA256
     large = tmp_path / "large.bin"
-    content = os.urandom(identity.READ_BYTES + 12345)
+    content = os.urandom(file_record.READ_BYTES + 12345)
     large.write_bytes(content)
-    assert identity.hash_file(str(large)) == hashlib.sha256(content).hexdigest()
+    assert file_record.hash_file(str(large)) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_that_changes_while_it_is_hashed_is_an_error(path, monkeypatch):
@@ -194,8 +194,8 @@ def test_a_file_that_changes_while_it_is_hashed_is_an_error(path, monkeypatch):
         return status
 
     monkeypatch.setattr(os, "fstat", fstat)
-    with pytest.raises(identity.FileChanged, match="written to while"):
-        identity.hash_file(path)
+    with pytest.raises(file_record.FileChanged, match="written to while"):
+        file_record.hash_file(path)
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_a_file_that_changes_while_it_is_hashed_is_an_error(path, monkeypatch):
     ],
 )
 def test_addresses_lose_their_secrets(url, public):
-    assert identity.public_address(url) == public
+    assert file_record.public_address(url) == public

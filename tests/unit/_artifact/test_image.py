@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import image_learn
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import Identity
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import (
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import Identity
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import inspect as image_inspect
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.plan import (
     Observed,
     Remote,
     SeenImage,
@@ -18,8 +18,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image 
     plan,
     want,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import origin_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import origin_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.staging import Room
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import HELP, FakeRuntime
 
 PATH = "/srv/x.sif"
@@ -251,23 +251,23 @@ def test_removal() -> None:
 
 def test_what_is_learned() -> None:
     run = FakeRuntime()
-    facts, warnings = image_learn.learn(run, "/usr/bin/apptainer", "/staged", PATH)
+    facts, warnings = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
     assert warnings == []
     assert facts == {
         "labels": {"title": "llama"},
         "server_path": "/app/llama-server",
         "build": "6123 (abcdef)",
-        "options_digest": image_learn.options_digest(
+        "options_digest": image_inspect.options_digest(
             ["--a-very-long-option-that-needs-a-line-of-its-own", "--help", "--threads", "--usage", "-h", "-t"]
         ),
     }
-    assert image_learn.learned({"reader": image_learn.READER, **facts}) == facts
-    assert image_learn.learned({**facts, "reader": image_learn.READER + 1}) is None
-    assert image_learn.learned({}) is None
+    assert image_inspect.learned({"reader": image_inspect.READER, **facts}) == facts
+    assert image_inspect.learned({**facts, "reader": image_inspect.READER + 1}) is None
+    assert image_inspect.learned({}) is None
 
 
 def test_options_are_what_stands_in_their_column() -> None:
-    names = image_learn.option_names(HELP)
+    names = image_inspect.option_names(HELP)
     assert "--threads-batch" not in names
     assert "--nothing" not in names
 
@@ -285,7 +285,7 @@ def test_options_are_what_stands_in_their_column() -> None:
 def test_what_cannot_be_learned(word: str, answer: tuple[int, str, str], known: int, words: str) -> None:
     run = FakeRuntime()
     run.answers[word] = answer
-    facts, (warning,) = image_learn.learn(run, "/usr/bin/apptainer", "/staged", PATH)
+    facts, (warning,) = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
     assert sum(value is not None for value in facts.values()) == known
     assert f"The image {PATH} " in warning
     assert words in warning

@@ -6,10 +6,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.identity import Identity
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import Observed, Plan, SeenFile, plan
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.place import Room
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import Identity
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import (
+    Observed,
+    Plan,
+    SeenFile,
+    plan,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.spec import want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.staging import Room
 
 PATH = "/models/m.gguf"
 URL = "https://h/m.gguf"

@@ -14,16 +14,17 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import model_observe, place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import RECORDS, ModelError, plan
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_apply import apply
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_observe import (
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import staging
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import observe as model_observe
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.apply import apply
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.observe import (
     describe,
     foreseen,
     inventory,
     observe,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model_wish import want
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS, ModelError, plan
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.spec import want
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.reserve import Need
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 
@@ -353,7 +354,7 @@ def test_a_folder_that_takes_no_record_costs_a_warning(path, src):
 
 
 def test_a_killed_copy_is_cleaned_up_by_the_next(path, src, tmp_path):
-    incoming = path.parent / RECORDS / place.INCOMING
+    incoming = path.parent / RECORDS / staging.INCOMING
     incoming.mkdir(parents=True)
     (incoming / ".m.gguf.dead.copy").write_bytes(b"half")
     (incoming / ".other.gguf.dead.copy").write_bytes(b"not ours")
@@ -362,7 +363,7 @@ def test_a_killed_copy_is_cleaned_up_by_the_next(path, src, tmp_path):
 
 
 def test_a_live_copy_of_another_process_is_left_alone(path, src):
-    incoming = path.parent / RECORDS / place.INCOMING
+    incoming = path.parent / RECORDS / staging.INCOMING
     incoming.mkdir(parents=True)
     live = incoming / ".m.gguf.live.copy"
     program = (
@@ -472,7 +473,7 @@ def test_a_set_is_removed_with_its_records_and_leftovers(tmp_path):
     web, digests = split_web(tmp_path)
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
     run(path, web, url="https://h/x-00001-of-00003.gguf", sha256=digests)
-    incoming = path.parent / RECORDS / place.INCOMING
+    incoming = path.parent / RECORDS / staging.INCOMING
     incoming.mkdir()
     (incoming / ".x-00002-of-00003.gguf.0123456789abcdef.part").write_bytes(b"half")
     (path.parent / "other.gguf").write_bytes(b"stays")

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import Reference
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry import Registry, RegistryError
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry_auth import (
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import Reference
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry.auth import (
     Credentials,
     credentials_from,
+)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry.registry import (
+    Registry,
+    RegistryError,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import retry
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, fetch

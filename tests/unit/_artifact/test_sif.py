@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 
 CONTENT = b"#!/usr/bin/env run-singularity\n\0" + b"SIF_MAGIC\0" + b"rest" * 100
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, sif
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_fetch import Network
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import resolve as images
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.fetch import Network
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import FakeRuntime
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import (
@@ -46,22 +47,22 @@ class Host:
     def address(self, tag: str = "v1", scheme: str = "oras") -> str:
         return f"{scheme}://{self.server.host}/gpu/llamacpp{tag if tag.startswith('@') else ':' + tag}"
 
-    def locate(self, address: str, may_ask: bool = True, **options: Any) -> tuple[image.Image, Network]:
+    def locate(self, address: str, may_ask: bool = True, **options: Any) -> tuple[images.Image, Network]:
         network = Network(no_https=True)
         values: dict[str, Any] = {"sha256": None, "pull": "missing", **options}
         values.update(home=str(self.home), last=self.last, run=self.run, network=network, may_ask=lambda: may_ask)
-        return image.locate(image.Asked(image=address, **values)), network
+        return images.locate(images.Asked(image=address, **values)), network
 
-    def deploy(self, address: str, **options: Any) -> image.Image:
+    def deploy(self, address: str, **options: Any) -> images.Image:
         """What a deployment does: have the image there, learn what it is, and record that."""
         found, network = self.locate(address, **options)
         assert found.problems == ()
-        brought = image.bring(found, self.run, network)
+        brought = images.bring(found, self.run, network)
         self.last = self.facts(brought)
         return found
 
-    def facts(self, found: image.Image) -> dict[str, Any]:
-        facts, missing, problems = image.facts(found, None, self.run, PROGRAM, self.last)
+    def facts(self, found: images.Image) -> dict[str, Any]:
+        facts, missing, problems = images.facts(found, None, self.run, PROGRAM, self.last)
         assert (missing, problems) == ([], [])
         assert facts
         return json.loads(json.dumps(facts))
@@ -82,7 +83,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def reads(path: str) -> str:
         raise AssertionError(f"{path} was read")
 
-    for module in (identity, image.image_observe):
+    for module in (file_record, images.image_observe):
         monkeypatch.setattr(module, "hash_file", reads)
     monkeypatch.setattr(sif, "problems", reads)
 
@@ -240,7 +241,7 @@ def test_what_is_refused(host: Host) -> None:
     (problem,) = host.locate(host.address())[0].problems
     assert problem.startswith(f"image: {host.server.host} wants to know who asks")
     assert "Check image, or give image_auth_file." in problem
-    assert image.facts(host.locate(host.address())[0], None, host.run, PROGRAM, {})[2] == [problem]
+    assert images.facts(host.locate(host.address())[0], None, host.run, PROGRAM, {})[2] == [problem]
 
 
 def test_what_turns_out_wrong_is_not_kept(host: Host) -> None:
@@ -248,7 +249,7 @@ def test_what_turns_out_wrong_is_not_kept(host: Host) -> None:
     host.server.blobs[digest(ONE)] = ONE[:-1] + b"?"
     found, network = host.locate(host.address())
     with pytest.raises(Refusal, match="^image: "):
-        image.bring(found, host.run, network)
+        images.bring(found, host.run, network)
     assert host.files == []
 
 
@@ -267,11 +268,11 @@ def test_check_mode_before_there_is_anything_to_ask_with(host: Host) -> None:
 def test_an_image_by_path_with_the_record_of_sif_image(host: Host) -> None:
     path = host.home / "x.sif"
     path.write_bytes(ONE)
-    identity.settle(str(path))
+    file_record.settle(str(path))
     details = {"reader": 1, "server_path": "/srv/llama-server", "build": "7", "options_digest": "d", "labels": {}}
-    identity.record(str(path), sif.RECORDS, sha256(ONE), {"url": "oras://r.io/x:v1", "digest": "sha256:1"}, details)
+    file_record.record(str(path), sif.RECORDS, sha256(ONE), {"url": "oras://r.io/x:v1", "digest": "sha256:1"}, details)
     found, network = host.locate(str(path))
-    assert image.bring(found, host.run, network) == found
+    assert images.bring(found, host.run, network) == found
     host.last = host.facts(found)
     assert (host.last["server_path"], host.last["build"], host.last["source"], host.last["digest"]) == (
         "/srv/llama-server",
@@ -287,12 +288,12 @@ def test_a_private_registry(host: Host, tmp_path: Path) -> None:
     entry = {"auths": {host.server.host: {"username": USER, "password": PASSWORD}}}
     options = {"image": host.address(), "image_auth_file": str(file), "image_no_https": True, "image_ca_path": None}
     with pytest.raises(Refusal, match=f"^image_auth_file: {file} is not there"):
-        image.network_of(options, lambda: None, hidden.append)
+        images.network_of(options, lambda: None, hidden.append)
     file.write_text(json.dumps(entry))
     host.server.auth = "private"
     host.server.push("v1", ONE)
-    network = image.network_of(options, lambda: None, hidden.append)
+    network = images.network_of(options, lambda: None, hidden.append)
     assert hidden == [PASSWORD]
-    asked = image.Asked(host.address(), None, "missing", str(host.home), {}, host.run, network, lambda: True)
-    image.bring(image.locate(asked), host.run, network)
+    asked = images.Asked(host.address(), None, "missing", str(host.home), {}, host.run, network, lambda: True)
+    images.bring(images.locate(asked), host.run, network)
     assert host.files == [f"llamacpp-{sha256(ONE)[:12]}.sif"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image_origin import origin_of
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image_name
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import naming
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import origin_of
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import HOME
 
 DIGEST = "ab" * 32
@@ -26,7 +26,7 @@ DIGEST = "ab" * 32
 )
 def test_paths(image: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert image_name.path_of(image, HOME) == path
+    assert naming.path_of(image, HOME) == path
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_paths(image: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_comes_from_an_address_has_its_digest_in_its_name(address: str, name: str) -> None:
     for digest in (DIGEST, f"sha256:{DIGEST}"):
-        assert image_name.place(HOME, origin_of(address), digest) == f"/h/shared/{name}"
+        assert naming.place(HOME, origin_of(address), digest) == f"/h/shared/{name}"
 
 
 def test_a_library_image_is_named_by_its_address() -> None:
     named = hashlib.sha256(b"library://me/gpu/llamacpp:v1").hexdigest()[:12]
-    assert image_name.place(HOME, origin_of("library://me/gpu/llamacpp:v1"), None) == f"/h/shared/llamacpp-{named}.sif"
+    assert naming.place(HOME, origin_of("library://me/gpu/llamacpp:v1"), None) == f"/h/shared/llamacpp-{named}.sif"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import spec, survey
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image import Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import SERVER, params
 
@@ -102,7 +103,7 @@ def test_a_rerun_reads_and_asks_nothing(host: Host, monkeypatch: pytest.MonkeyPa
     def reads(path: str) -> str:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(identity, "hash_file", reads)
+    monkeypatch.setattr(file_record, "hash_file", reads)
     monkeypatch.setattr(survey.model_observe, "hash_file", reads)
     found = host.look(last)
     assert (found.image, found.model) == (last["image"], last["model"])

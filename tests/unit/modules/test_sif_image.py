@@ -12,7 +12,9 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import identity, image_build, image_learn
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import build as image_build
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import inspect as image_inspect
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.modules import sif_image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import FakeRuntime
@@ -281,13 +283,13 @@ def test_an_image_without_a_server_is_asked_again(call, fake, src, path):
 def test_what_another_record_does_not_know_is_learned(call, fake, path):
     path.parent.mkdir()
     path.write_bytes(CONTENT)
-    identity.settle(str(path))
-    identity.record(str(path), ".sif_image", SHA256, {"url": "https://h/x.sif"})
+    file_record.settle(str(path))
+    file_record.record(str(path), ".sif_image", SHA256, {"url": "https://h/x.sif"})
     told = call(check=True, path=str(path))
     assert (told["changed"], told["image"]["build"]) == (False, "6123 (abcdef)")
-    assert identity.recorded(str(path), ".sif_image").details == {}
+    assert file_record.recorded(str(path), ".sif_image").details == {}
     assert call(path=str(path))["image"] == told["image"]
-    assert image_learn.learned(identity.recorded(str(path), ".sif_image").details) is not None
+    assert image_inspect.learned(file_record.recorded(str(path), ".sif_image").details) is not None
 
 
 def test_a_damaged_file_is_found_and_brought_again(call, server, path):

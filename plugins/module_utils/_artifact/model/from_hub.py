@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .._gguf.file import GgufError, split_paths
-from .identity import Identity, is_current, last_record
-from .model import RECORDS, ModelError
-from .model_wish import HubFile, HubModel, Wanted, WantedFile, is_pattern, resolve_url
+from ..._gguf.file import GgufError, split_paths
+from ..file_record import Identity, is_current, last_record
+from .plan import RECORDS, ModelError
+from .spec import HubFile, HubModel, Wanted, WantedFile, is_pattern, resolve_url
 
 
 class Access:
@@ -48,7 +48,7 @@ class Access:
     def hub(self, model: HubModel) -> Any:
         """The hub.Hub of ``model``, or None where there is no way to ask now. Raises ModelError."""
         if self._hub is None and self._ready():
-            from .hub import Hub
+            from ..hub.hub import Hub
 
             self._hub = Hub(model.endpoint, self._secret(), self._ca_path)
         return self._hub
@@ -99,7 +99,7 @@ def resolve(wanted: Wanted, access: Access) -> Wanted:
     current = all(record is not None and is_current(file.path, record) for file, record in zip(wanted.files, records))
     if current and _is_enough(wanted, wish, known, records):
         return _filled(wanted, wish, known) if known else wanted
-    from .hub import HubError
+    from ..hub.hub import HubError
 
     hub = access.hub(wish)
     if hub is None:

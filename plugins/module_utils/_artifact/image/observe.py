@@ -16,13 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .._host import runtime
-from . import image_learn, image_sign, sif
-from .identity import hash_file, is_current, last_record
-from .image import Observed, Plan, Remote, SeenImage, Wanted, asks, file_source, unfit
-from .image_sign import Run
-from .place import leftovers, room
+from ..._host import runtime
+from ..file_record import hash_file, is_current, last_record
+from ..staging import leftovers, room
+from . import inspect as image_inspect
+from . import sif
+from . import signature as image_sign
+from .plan import Observed, Plan, Remote, SeenImage, Wanted, asks, file_source, unfit
 from .sif import RECORDS
+from .signature import Run
 
 # Asks the source of the image over the network; raises FetchError.
 Resolve = Callable[[Wanted, SeenImage], Remote]
@@ -134,7 +136,7 @@ def foreseen(wanted: Wanted, observed: Observed, steps: Plan) -> tuple[SeenImage
 
 def describe(seen: SeenImage, source: Mapping[str, Any], facts: Mapping[str, Any] | None) -> dict[str, Any]:
     """The image as a module returns it; ``source`` as its record has it, sizes in bytes."""
-    facts = facts or dict.fromkeys(image_learn.KEYS)
+    facts = facts or dict.fromkeys(image_inspect.KEYS)
     return {
         "path": seen.path,
         "state": "absent" if seen.kind == "absent" else "present",

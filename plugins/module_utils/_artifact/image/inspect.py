@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .._host import runtime
-from .._host.runtime import Run
+from ..._host import runtime
+from ..._host.runtime import Run
 
 # Stands in a record beside what was learned: what another reader learned is learned again. Raise it when this changes.
 READER = 1

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from .._fetch.http_range import REDIRECTS
-from .._fetch.source import FetchError, Source, origin
-from .._gguf.file import GgufError, split_paths
-from .hub_client import HOPS_MAX, HubClient, HubError, Subject
-from .identity import is_sha256
-from .model_wish import is_pattern, resolve_url
+from ..._fetch.http_range import REDIRECTS
+from ..._fetch.source import FetchError, Source, origin
+from ..._gguf.file import GgufError, split_paths
+from ..file_record import is_sha256
+from ..model.spec import is_pattern, resolve_url
+from .client import HOPS_MAX, HubClient, HubError, Subject
 
 __all__ = ["Hub", "HubError", "Listed", "Revision", "is_commit", "names_of_model"]
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from .._fetch.http_range import REDIRECTS
-from .._fetch.retry import Asker, Unanswered
-from .._fetch.source import FetchError, origin, shown
-from .image_origin import DOCKER_HUB, Reference
-from .registry_auth import Credentials
+from ..._fetch.http_range import REDIRECTS
+from ..._fetch.retry import Asker, Unanswered
+from ..._fetch.source import FetchError, origin, shown
+from ..image.sources import DOCKER_HUB, Reference
+from .auth import Credentials
 
 # The Hub's name is not the name of the machine that answers for it.
 HUB_SERVER = "registry-1.docker.io"

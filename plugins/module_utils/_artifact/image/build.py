@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from .image import ImageError
-from .image_sign import Run
-from .registry_auth import Credentials
+from ..registry.auth import Credentials
+from .plan import ImageError
+from .signature import Run
 
 SUFFIX = ".build"
 

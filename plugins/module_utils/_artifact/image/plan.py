@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._result import Action
-from .identity import Identity, is_sha256
-from .image_origin import Origin, origin_of
-from .place import Room, lacks
+from ..._result import Action
+from ..file_record import Identity, is_sha256
+from ..staging import Room, lacks
+from .sources import Origin, origin_of
 
 # Apptainer has the layers, what it unpacks of them and the file it builds on the disk at once (measured: 3 copies).
 BUILD_COPIES = 3

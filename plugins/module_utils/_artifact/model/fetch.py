@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._fetch.part_file import content_id
-from .._fetch.progress import ProgressFile
-from .._fetch.reserve import Need, remaining
-from .identity import recorded
-from .model import RECORDS, ModelError
-from .model_wish import WantedFile
-from .place import incoming_path
+from ..._fetch.part_file import content_id
+from ..._fetch.progress import ProgressFile
+from ..._fetch.reserve import Need, remaining
+from ..file_record import recorded
+from ..staging import incoming_path
+from .plan import RECORDS, ModelError
+from .spec import WantedFile
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Network:
 
     def bring(self, file: WantedFile, path: str) -> Any:
         """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
-        from .._fetch import engine
+        from ..._fetch import engine
 
         mirrors = [engine.Source(mirror) for mirror in file.mirrors]
         try:
@@ -56,7 +56,7 @@ class Network:
 
     def needs(self, file: WantedFile, path: str) -> Need:
         """What fetching the file to ``path`` takes of the disk. Raises ModelError."""
-        from .._fetch import engine
+        from ..._fetch import engine
 
         if file.size is not None and file.sha256:
             return Need(path, file.size, content_id(file.sha256, None))
@@ -68,7 +68,7 @@ class Network:
         return Need(path, remote.size, content_id(file.sha256, remote.validator))
 
     def _source(self, file: WantedFile) -> Any:
-        from .._fetch.engine import Source
+        from ..._fetch.engine import Source
 
         if self.hub is not None and file.hub is not None and file.commit:
             return self.hub().source(file.hub.repo, file.commit, file.hub.file, file.sha256)

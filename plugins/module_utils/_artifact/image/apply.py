@@ -16,11 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import identity, image_build, image_learn, image_sign, place, sif
-from .image import ImageError, Observed, Plan, Remote, SeenImage, Wanted, file_source
-from .image_fetch import Network, transfer_of
-from .image_sign import Run
+from .. import file_record, staging
+from . import build as image_build
+from . import inspect as image_inspect
+from . import sif, signature
+from .fetch import Network, transfer_of
+from .plan import ImageError, Observed, Plan, Remote, SeenImage, Wanted, file_source
 from .sif import RECORDS
+from .signature import Run
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def apply(wanted: Wanted, observed: Observed, steps: Plan, run: Run, network: Ne
         if steps.bring:
             return _replace(wanted, observed, run, network)
         return keep(wanted, observed, steps, run, may_record=True)
-    except (place.PlaceError, identity.FileChanged) as error:
+    except (staging.PlaceError, file_record.FileChanged) as error:
         raise ImageError(str(error)) from error
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -62,13 +65,13 @@ def apply(wanted: Wanted, observed: Observed, steps: Plan, run: Run, network: Ne
 def keep(wanted: Wanted, observed: Observed, steps: Plan, run: Run, may_record: bool) -> Applied:
     """The image that stays, with what its record has or what it says itself; records what is news. Raises OSError."""
     seen = observed.image
-    facts = image_learn.learned(seen.details)
+    facts = image_inspect.learned(seen.details)
     warnings: list[str] = []
     whole = facts is not None
     if facts is None:
         facts, warnings = _learn(observed, run, seen.path, seen.path)
         whole = not warnings
-    if may_record and (steps.record or (whole and image_learn.learned(seen.details) is None)):
+    if may_record and (steps.record or (whole and image_inspect.learned(seen.details) is None)):
         since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
         details = _details(wanted, observed, facts if whole else None, seen.details)
         seen, more = _record(seen, str(seen.sha256), steps.source, details, since)
@@ -84,16 +87,16 @@ def _remove(observed: Observed, steps: Plan) -> Applied:
         if os.path.isdir(path):
             image_build.remove(path)
         with suppress(OSError):
-            identity.forget(path, RECORDS)
-        place.discard(path)
-    identity.forget(seen.path, RECORDS)
+            file_record.forget(path, RECORDS)
+        staging.discard(path)
+    file_record.forget(seen.path, RECORDS)
     if steps.actions:
-        place.sync_folder(observed.room.folder)
+        staging.sync_folder(observed.room.folder)
     return Applied(SeenImage(seen.path))
 
 
 def _replace(wanted: Wanted, observed: Observed, run: Run, network: Network) -> Applied:
-    incoming = place.incoming_path(wanted.path, RECORDS)
+    incoming = staging.incoming_path(wanted.path, RECORDS)
     os.makedirs(os.path.dirname(incoming), mode=0o755, exist_ok=True)
     origin = wanted.origin.shown if wanted.origin else ""
     try:
@@ -104,10 +107,10 @@ def _replace(wanted: Wanted, observed: Observed, run: Run, network: Network) -> 
         try:
             return _settle(wanted, observed, run, staged, origin)
         except BaseException:
-            place.discard(staged.path)
+            staging.discard(staged.path)
             raise
     finally:
-        place.tidy(os.path.dirname(incoming))
+        staging.tidy(os.path.dirname(incoming))
 
 
 def _is_file(wanted: Wanted) -> bool:
@@ -118,7 +121,7 @@ def _copy(wanted: Wanted, observed: Observed) -> _Staged:
     if wanted.origin is None:
         raise ImageError(f"{wanted.path}: no src says where to get it from.")
     began = time.monotonic()
-    path, sha256 = place.copy(wanted.origin.address, wanted.path, RECORDS)
+    path, sha256 = staging.copy(wanted.origin.address, wanted.path, RECORDS)
     spent = transfer_of(None, time.monotonic() - began)
     return _Staged(path, sha256, file_source(wanted.origin, observed.source), spent)
 
@@ -144,7 +147,7 @@ def _build(wanted: Wanted, observed: Observed, run: Run, network: Network, folde
     path = image_build.build(run, program, address, folder, network.credentials, network.no_https)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-    sha256 = identity.hash_file(path)
+    sha256 = file_record.hash_file(path)
     source = {"url": origin.shown, **({"digest": digest} if digest else {})}
     return _Staged(path, sha256, source, transfer_of(None, time.monotonic() - began))
 
@@ -163,14 +166,14 @@ def _settle(wanted: Wanted, observed: Observed, run: Run, staged: _Staged, origi
         raise ImageError(f"{words} It was not kept.")
     os.chmod(staged.path, 0o644)  # servers run as other users than the one that brought it
     if wanted.public_key and observed.runtime:
-        wrong = image_sign.problem(run, observed.runtime, staged.path, wanted.public_key, origin)
+        wrong = signature.problem(run, observed.runtime, staged.path, wanted.public_key, origin)
         if wrong:
             raise ImageError(wrong)
     facts, warnings = _learn(observed, run, staged.path, wanted.path)
     details = _details(wanted, observed, None if warnings else facts, {})
     size = os.stat(staged.path).st_size
-    identity.settle(staged.path)
-    place.install(staged.path, wanted.path)
+    file_record.settle(staged.path)
+    staging.install(staged.path, wanted.path)
     seen = SeenImage(wanted.path, kind="file", size=size, sha256=staged.sha256)
     seen, more = _record(seen, staged.sha256, staged.source, details, None)
     return Applied(seen, staged.source, facts, staged.transfer, (*warnings, *more))
@@ -179,15 +182,15 @@ def _settle(wanted: Wanted, observed: Observed, run: Run, staged: _Staged, origi
 def _learn(observed: Observed, run: Run, path: str, shown: str) -> tuple[dict[str, Any], list[str]]:
     if observed.runtime is None:
         words = f"This host has neither apptainer nor singularity, so {shown} could not be asked what it is."
-        return dict.fromkeys(image_learn.KEYS), [words]
-    return image_learn.learn(run, observed.runtime, path, shown)
+        return dict.fromkeys(image_inspect.KEYS), [words]
+    return image_inspect.learn(run, observed.runtime, path, shown)
 
 
 def _details(
     wanted: Wanted, observed: Observed, facts: Mapping[str, Any] | None, before: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the record keeps: what was learned, if all was, and the key that the signature was verified with."""
-    details: dict[str, Any] = {"reader": image_learn.READER, **facts} if facts else {}
+    details: dict[str, Any] = {"reader": image_inspect.READER, **facts} if facts else {}
     signed_by = observed.key if wanted.public_key else before.get("signed_by")
     return {**details, **({"signed_by": signed_by} if signed_by else {})}
 
@@ -197,7 +200,7 @@ def _record(
 ) -> tuple[SeenImage, list[str]]:
     """Record the image; a folder that takes no record costs only time."""
     try:
-        record = identity.record(seen.path, RECORDS, sha256, source, details, since)
+        record = file_record.record(seen.path, RECORDS, sha256, source, details, since)
     except OSError as error:
         return seen, [
             f"{seen.path} could not be recorded as verified ({error.strerror}), so the next run reads it again. "

@@ -14,8 +14,8 @@ import hashlib
 import os
 from urllib.parse import urlsplit
 
-from .._artifact.identity import is_sha256
-from .._artifact.image_origin import Origin, origin_of
+from ..file_record import is_sha256
+from .sources import Origin, origin_of
 
 SHARED = "shared"
 # Digits of the digest in a name.

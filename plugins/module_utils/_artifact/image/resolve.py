@@ -17,16 +17,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._artifact import identity, image_apply, image_learn, image_observe, sif
-from .._artifact import image as decision
-from .._artifact.image_fetch import Network
-from .._artifact.image_origin import Origin, origin_of
-from .._artifact.image_sign import Run
-from .._artifact.registry_auth import credentials_from
-from .._fetch.source import FetchError
-from .._host import runtime
-from .._result import Action, Refusal
-from . import image_name
+from ..._fetch.source import FetchError
+from ..._host import runtime
+from ..._result import Action, Refusal
+from .. import file_record
+from ..registry.auth import credentials_from
+from . import apply as image_apply
+from . import inspect as image_inspect
+from . import naming, sif
+from . import observe as image_observe
+from . import plan as image_plan
+from .fetch import Network
+from .signature import Run
+from .sources import Origin, origin_of
 
 # What sif_image calls by other names than llamacpp_instance.
 WORDS = {
@@ -63,9 +66,9 @@ class Asked:
 class Steps:
     """What sif_image's code would do: its wish, what it saw, and its plan."""
 
-    wanted: decision.Wanted
-    observed: decision.Observed
-    plan: decision.Plan
+    wanted: image_plan.Wanted
+    observed: image_plan.Observed
+    plan: image_plan.Plan
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def network_of(params: Mapping[str, Any], prepare: Callable[[], object], hide: C
     """How the image is reached, by the module's options. ``hide`` is told what no output may hold. Raises Refusal."""
     credentials = None
     address = params["image"] or ""
-    if params["image_auth_file"] and image_name.is_address(address):
+    if params["image_auth_file"] and naming.is_address(address):
         reference = origin_of(address).reference
         try:
             credentials = credentials_from(params["image_auth_file"], reference.host) if reference else None
@@ -111,8 +114,8 @@ def network_of(params: Mapping[str, Any], prepare: Callable[[], object], hide: C
 
 def locate(asked: Asked) -> Image:
     """Which file the image is. Asks the network only where neither a digest nor a record tells. Raises OSError."""
-    if not image_name.is_address(asked.image):
-        return Image(image_name.path_of(asked.image, asked.home), sha256=asked.sha256)
+    if not naming.is_address(asked.image):
+        return Image(naming.path_of(asked.image, asked.home), sha256=asked.sha256)
     origin = origin_of(asked.image)
     try:
         return _located(asked, origin)
@@ -121,7 +124,7 @@ def locate(asked: Asked) -> Image:
 
 
 def _unknown(asked: Asked, origin: Origin) -> str:
-    return image_name.place(asked.home, origin, asked.sha256 or origin.pin)
+    return naming.place(asked.home, origin, asked.sha256 or origin.pin)
 
 
 def _located(asked: Asked, origin: Origin) -> Image:
@@ -139,8 +142,8 @@ def _located(asked: Asked, origin: Origin) -> Image:
         words = f"image: which one {origin.shown} is now was not asked, as requests is not on the host yet."
         return _to_ask(asked, origin, words)
     else:
-        seen = decision.SeenImage("", sha256=known.sha256, record=known) if known else decision.SeenImage("")
-        remote = asked.network.resolve(decision.want("/x", src=asked.image), seen)
+        seen = image_plan.SeenImage("", sha256=known.sha256, record=known) if known else image_plan.SeenImage("")
+        remote = asked.network.resolve(image_plan.want("/x", src=asked.image), seen)
         digest = remote.digest
         sha256 = known.sha256 if known and known.source.get("digest") == digest else remote.sha256
     if origin.kind == "docker":
@@ -150,10 +153,10 @@ def _located(asked: Asked, origin: Origin) -> Image:
 
 
 def _decided(
-    asked: Asked, origin: Origin, digest: str | None, sha256: str | None, remote: decision.Remote | None
+    asked: Asked, origin: Origin, digest: str | None, sha256: str | None, remote: image_plan.Remote | None
 ) -> Image:
     """The image under its name, and what sif_image's code would do about it."""
-    path = image_name.place(asked.home, origin, digest if origin.kind == "docker" else sha256)
+    path = naming.place(asked.home, origin, digest if origin.kind == "docker" else sha256)
     found = Image(path, origin.shown, digest, sha256)
     if is_last(path, asked.last) and sha256 in (None, asked.last.get("sha256")):
         return replace(found, digest=digest or asked.last.get("digest"))
@@ -161,19 +164,19 @@ def _decided(
     if origin.reference and digest:
         # Whatever becomes of the tag from now on.
         pinned = replace(origin, reference=replace(origin.reference, digest=digest))
-    wanted = replace(decision.want(path, pull=asked.pull, src=asked.image, sha256=sha256), origin=pinned)
+    wanted = replace(image_plan.want(path, pull=asked.pull, src=asked.image, sha256=sha256), origin=pinned)
     warnings = []
 
-    def resolve(wish: decision.Wanted, seen: decision.SeenImage) -> decision.Remote:
+    def resolve(wish: image_plan.Wanted, seen: image_plan.SeenImage) -> image_plan.Remote:
         if remote:
             return remote
         if not asked.may_ask():
             warnings.append(f"image: {origin.shown} was not asked for, as requests is not on the host yet.")
-            return decision.Remote()
+            return image_plan.Remote()
         return asked.network.resolve(wish, seen)
 
     observed = image_observe.observe(wanted, asked.run, resolve)
-    plan = decision.plan(wanted, observed)
+    plan = image_plan.plan(wanted, observed)
     problems = tuple(in_our_words(refusal) for refusal in plan.refusals)
     from_remote = observed.remote.digest if observed.remote else observed.image.source.get("digest")
     steps = None if problems else Steps(wanted, observed, plan)
@@ -183,21 +186,21 @@ def _decided(
 def _to_ask(asked: Asked, origin: Origin, words: str) -> Image:
     """An image of which nothing is known yet: in check mode, before the host has what it takes to ask."""
     path = _unknown(asked, origin)
-    wanted = decision.want(path, src=asked.image)
-    observed = decision.Observed(decision.SeenImage(path), image_observe.room(os.path.dirname(path)))
-    plan = decision.Plan(actions=(Action(f"Pull {origin.shown} to {path}", f"{path} is not there"),), bring=True)
+    wanted = image_plan.want(path, src=asked.image)
+    observed = image_plan.Observed(image_plan.SeenImage(path), image_observe.room(os.path.dirname(path)))
+    plan = image_plan.Plan(actions=(Action(f"Pull {origin.shown} to {path}", f"{path} is not there"),), bring=True)
     return Image(path, origin.shown, steps=Steps(wanted, observed, plan), warnings=(words,))
 
 
-def _on_record(asked: Asked, origin: Origin) -> identity.Identity | None:
+def _on_record(asked: Asked, origin: Origin) -> file_record.Identity | None:
     """What is known of a file in the home that came from the address and is still what it was; the newest first."""
     last = asked.last
     source = {"url": last.get("source"), "digest": last.get("digest")}
     if _is_from(origin, source) and is_last(last.get("path"), last):
-        return identity.Identity(0, 0, 0, 0, str(last["sha256"]), source)
-    for path, record in _records(os.path.join(asked.home, image_name.SHARED)):
+        return file_record.Identity(0, 0, 0, 0, str(last["sha256"]), source)
+    for path, record in _records(os.path.join(asked.home, naming.SHARED)):
         digest = record.source.get("digest") if origin.kind == "docker" else record.sha256
-        if _is_from(origin, record.source) and path == image_name.place(asked.home, origin, digest):
+        if _is_from(origin, record.source) and path == naming.place(asked.home, origin, digest):
             seen = image_observe.look(path)
             if seen.problem is None and seen.sha256 == record.sha256:
                 return record
@@ -211,13 +214,13 @@ def _is_from(origin: Origin, source: Mapping[str, Any]) -> bool:
     return bool(source.get("url") == origin.shown)
 
 
-def _records(folder: str) -> Iterator[tuple[str, identity.Identity]]:
+def _records(folder: str) -> Iterator[tuple[str, file_record.Identity]]:
     try:
         names = os.listdir(os.path.join(folder, sif.RECORDS))
     except OSError:
         return
     paths = [os.path.join(folder, name[: -len(".json")]) for name in names if name.endswith(".json")]
-    found = [(path, identity.last_record(path, sif.RECORDS)) for path in paths]
+    found = [(path, file_record.last_record(path, sif.RECORDS)) for path in paths]
     sound = [(path, record) for path, record in found if record]
     yield from sorted(sound, key=lambda pair: pair[1].recorded_ns, reverse=True)
 
@@ -242,7 +245,7 @@ def bring(image: Image, run: Run, network: Network) -> Image:
         return image
     try:
         applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network)
-    except (decision.ImageError, FetchError) as error:
+    except (image_plan.ImageError, FetchError) as error:
         raise Refusal([in_our_words(str(error))]) from error
     return replace(image, sha256=applied.image.sha256, steps=None, warnings=(*image.warnings, *applied.warnings))
 
@@ -272,7 +275,7 @@ def facts(
         return None, [], [f"image: {seen.problem}"] if seen.problem else []
     if same.get("sha256") == seen.sha256:
         return _checked(image, _facts(image, stamp, seen.sha256, same))
-    known = {**(image_learn.learned(seen.details) or {}), "source": seen.source.get("url") or seen.source.get("src")}
+    known = {**(image_inspect.learned(seen.details) or {}), "source": seen.source.get("url") or seen.source.get("src")}
     known["digest"] = seen.source.get("digest")
     said = ""
     if not known.get("server_path"):

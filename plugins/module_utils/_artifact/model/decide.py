@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import model_hub
-from .model import Observed, Plan, Wanted, plan
-from .model_observe import observe
-from .model_wish import hub_model, want
+from . import from_hub
+from .observe import observe
+from .plan import Observed, Plan, Wanted, plan
+from .spec import hub_model, want
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def decide(
         params["sha256"],
         params["mirrors"],
         hub,
-        model_hub.is_offline(params["offline"], environ),
+        from_hub.is_offline(params["offline"], environ),
     )
-    access = model_hub.Access(params["token"], params["token_file"], params["ca_path"], ready, hide)
-    wanted = model_hub.resolve(wish, access)
+    access = from_hub.Access(params["token"], params["token_file"], params["ca_path"], ready, hide)
+    wanted = from_hub.resolve(wish, access)
     observed = observe(wanted, foresee=foresee)
     return Decision(wanted, observed, plan(wanted, observed), partial(access.hub, hub) if hub else None)

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .._gguf import file as header
-from . import model_fetch
-from .identity import hash_file, is_current, last_record
-from .model import RECORDS, Observed, Plan, SeenFile, is_at_another_commit, unfit
-from .model_wish import Wanted, WantedFile
-from .place import leftovers, room
+from ..._gguf import file as header
+from ..file_record import hash_file, is_current, last_record
+from ..staging import leftovers, room
+from . import fetch as model_fetch
+from .plan import RECORDS, Observed, Plan, SeenFile, is_at_another_commit, unfit
+from .spec import Wanted, WantedFile
 
 # Stands in a record beside the summary: one that another reader made is not used. Raise it when summary() changes.
 READER = 1

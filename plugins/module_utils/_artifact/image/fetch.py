@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._fetch.progress import ProgressFile
-from .image import ImageError, Remote, SeenImage, Wanted, known_digest
-from .registry_auth import Credentials
+from ..._fetch.progress import ProgressFile
+from ..registry.auth import Credentials
+from .plan import ImageError, Remote, SeenImage, Wanted, known_digest
 
 PHASES = {"file": "copy", "docker": "build", "library": "build"}
 
@@ -45,7 +45,7 @@ class Network:
         if origin is None or origin.kind not in ("http", "oras", "docker"):
             return Remote()
         if origin.reference is None:
-            from .._fetch import engine
+            from ..._fetch import engine
 
             found = engine.inspect(self._http_source(wanted), ca_path=self.ca_path)
             return Remote(size=found.size, validator=found.validator)
@@ -64,7 +64,7 @@ class Network:
     def bring(self, wanted: Wanted, remote: Remote, place: str) -> Any:
         """Fetch the image to ``place``; returns fetch.Fetched. Raises ImageError."""
         self.prepare()
-        from .._fetch import engine
+        from ..._fetch import engine
 
         try:
             if wanted.origin is not None and wanted.origin.kind == "oras":
@@ -94,7 +94,7 @@ class Network:
             self.progress.enter(phase, wanted.path)
 
     def _registry(self, wanted: Wanted) -> Any:
-        from .registry import Registry
+        from ..registry.registry import Registry
 
         if "registry" not in self.kept:
             reference = wanted.origin.reference if wanted.origin else None
@@ -104,7 +104,7 @@ class Network:
         return self.kept["registry"]
 
     def _http_source(self, wanted: Wanted) -> Any:
-        from .._fetch.engine import Source
+        from ..._fetch.engine import Source
 
         headers = {"Authorization": self.credentials.basic} if self.credentials else {}
         return Source(wanted.origin.address if wanted.origin else "", headers)

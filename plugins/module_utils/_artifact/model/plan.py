@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._gguf.file import Gguf
-from .._result import Action
-from .identity import Identity
-from .model_wish import Wanted, WantedFile
-from .place import Room, lacks
+from ..._gguf.file import Gguf
+from ..._result import Action
+from ..file_record import Identity
+from ..staging import Room, lacks
+from .spec import Wanted, WantedFile
 
 # The record folder, beside the model's files.
 RECORDS = ".gguf_model"

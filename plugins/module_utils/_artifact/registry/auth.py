@@ -12,8 +12,8 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._host.files import read_json
-from .image_origin import DOCKER_HUB
+from ..._host.files import read_json
+from ..image.sources import DOCKER_HUB
 
 
 @dataclass(frozen=True)

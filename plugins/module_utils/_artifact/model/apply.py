@@ -16,14 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._fetch import reserve as space
-from .._fetch.progress import ProgressFile
-from .._fetch.source import FetchError
-from .._gguf import file as header
-from . import identity, model_fetch, place
-from .model import RECORDS, ModelError, Observed, Plan, SeenFile, is_at_another_commit
-from .model_observe import READER, look, origin_of
-from .model_wish import Wanted, WantedFile
+from ..._fetch import reserve as space
+from ..._fetch.progress import ProgressFile
+from ..._fetch.source import FetchError
+from ..._gguf import file as header
+from .. import file_record, staging
+from . import fetch as model_fetch
+from .observe import READER, look, origin_of
+from .plan import RECORDS, ModelError, Observed, Plan, SeenFile, is_at_another_commit
+from .spec import Wanted, WantedFile
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _carry_out(
         staged = _stage(wanted, observed, steps, fetch, progress)
         files = _install(wanted, observed, staged)
         return _record(wanted, observed, steps, files, staged)
-    except (place.PlaceError, identity.FileChanged) as error:
+    except (staging.PlaceError, file_record.FileChanged) as error:
         raise ModelError(str(error)) from error
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -90,7 +91,7 @@ def _done_by_another(wanted: Wanted, steps: Plan) -> Applied | None:
         return None
     try:
         files = tuple(look(file.path) for file in wanted.files)
-    except (identity.FileChanged, OSError):
+    except (file_record.FileChanged, OSError):
         return None
     there = all(seen.sha256 == file.sha256 for seen, file in zip(files, wanted.files))
     return Applied(files) if there else None
@@ -103,9 +104,9 @@ def _remove(observed: Observed, steps: Plan) -> Applied:
     for path in observed.leftovers:
         _throw_away(path)
     for seen in observed.files:
-        identity.forget(seen.path, RECORDS)
+        file_record.forget(seen.path, RECORDS)
     if steps.actions:
-        place.sync_folder(observed.room.folder)
+        staging.sync_folder(observed.room.folder)
     return Applied(tuple(SeenFile(seen.path) for seen in observed.files))
 
 
@@ -119,18 +120,18 @@ def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -
     found = []
     for index in steps.bring:
         file = wanted.files[index]
-        path = place.incoming_path(file.path, RECORDS)
+        path = staging.incoming_path(file.path, RECORDS)
         if not model_fetch.kept(file, path):
             found.append(needs(file, path))
-    problems = place.lacks(observed.room, sum(map(space.remaining, found)), 0)
+    problems = staging.lacks(observed.room, sum(map(space.remaining, found)), 0)
     if problems:
         raise ModelError(" ".join(problems))
-    incoming = os.path.dirname(place.incoming_path(wanted.files[0].path, RECORDS))
+    incoming = os.path.dirname(staging.incoming_path(wanted.files[0].path, RECORDS))
     os.makedirs(incoming, mode=0o755, exist_ok=True)
     try:
         space.reserve(found)
     except FetchError as error:
-        place.tidy(incoming)
+        staging.tidy(incoming)
         # Told by the place that the operator gave.
         raise ModelError(str(error).replace(incoming, observed.room.folder)) from error
 
@@ -140,7 +141,7 @@ def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, progre
     staged: dict[int, Staged] = {}
     for index in steps.bring:
         file = wanted.files[index]
-        os.makedirs(os.path.dirname(place.incoming_path(file.path, RECORDS)), mode=0o755, exist_ok=True)
+        os.makedirs(os.path.dirname(staging.incoming_path(file.path, RECORDS)), mode=0o755, exist_ok=True)
         try:
             staged[index] = _bring(file, fetch, progress, several=len(wanted.files) > 1)
         except BaseException:
@@ -165,7 +166,7 @@ def _prove_together(wanted: Wanted, observed: Observed, staged: dict[int, Staged
 
 def _bring(file: WantedFile, fetch: Fetch, progress: ProgressFile, several: bool) -> Staged:
     if file.url:
-        path = place.incoming_path(file.path, RECORDS)
+        path = staging.incoming_path(file.path, RECORDS)
         kept = model_fetch.kept(file, path)
         if kept:
             progress.learn(file.path, os.path.getsize(path), here=True)
@@ -175,7 +176,7 @@ def _bring(file: WantedFile, fetch: Fetch, progress: ProgressFile, several: bool
     else:
         transfer = None
         progress.enter("copy", file.path)
-        path, sha256 = place.copy(str(file.src), file.path, RECORDS)
+        path, sha256 = staging.copy(str(file.src), file.path, RECORDS)
     try:
         if file.sha256 and sha256 != file.sha256:
             raise ModelError(
@@ -197,10 +198,10 @@ def _bring(file: WantedFile, fetch: Fetch, progress: ProgressFile, several: bool
         _throw_away(path)
         raise
     os.chmod(path, 0o644)  # servers run as other users than the one that brought it
-    identity.settle(path)
+    file_record.settle(path)
     if several and file.url:
         # A later part may fail; the next run does not fetch this one again.
-        identity.record(path, RECORDS, sha256, _fetched_from(file, transfer))
+        file_record.record(path, RECORDS, sha256, _fetched_from(file, transfer))
     return Staged(path, sha256, found, transfer)
 
 
@@ -209,13 +210,13 @@ def _give_up(wanted: Wanted, staged: dict[int, Staged]) -> None:
     for index, one in staged.items():
         if not wanted.files[index].url:
             _throw_away(one.path)
-    place.tidy(os.path.dirname(place.incoming_path(wanted.files[0].path, RECORDS)))
+    staging.tidy(os.path.dirname(staging.incoming_path(wanted.files[0].path, RECORDS)))
 
 
 def _throw_away(path: str) -> None:
     with suppress(OSError):
-        identity.forget(path, RECORDS)
-    place.discard(path)
+        file_record.forget(path, RECORDS)
+    staging.discard(path)
 
 
 def _install(wanted: Wanted, observed: Observed, staged: dict[int, Staged]) -> tuple[SeenFile, ...]:
@@ -223,13 +224,13 @@ def _install(wanted: Wanted, observed: Observed, staged: dict[int, Staged]) -> t
     files = list(observed.files)
     for index in sorted(staged, reverse=True):
         one, path = staged[index], wanted.files[index].path
-        place.install(one.path, path)
-        identity.forget(one.path, RECORDS)
+        staging.install(one.path, path)
+        file_record.forget(one.path, RECORDS)
         files[index] = SeenFile(
             path, kind="file", size=one.gguf.size, gguf=replace(one.gguf, path=path), sha256=one.sha256
         )
     if staged:
-        place.tidy(os.path.dirname(place.incoming_path(wanted.files[0].path, RECORDS)))
+        staging.tidy(os.path.dirname(staging.incoming_path(wanted.files[0].path, RECORDS)))
     return tuple(files)
 
 
@@ -257,7 +258,7 @@ def _record(
             source = _kept_source(wanted.files[index], observed, index)
             since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
         try:
-            record = identity.record(seen.path, RECORDS, seen.sha256, source, details, since)
+            record = file_record.record(seen.path, RECORDS, seen.sha256, source, details, since)
         except OSError as error:
             warnings.append(
                 f"{seen.path} could not be recorded as verified ({error.strerror}), so the next run reads it again. "

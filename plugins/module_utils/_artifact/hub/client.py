@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
-from .._fetch.http_range import REDIRECTS
-from .._fetch.retry import Asker, Unanswered
-from .._fetch.source import FetchError, origin, shown
+from ..._fetch.http_range import REDIRECTS
+from ..._fetch.retry import Asker, Unanswered
+from ..._fetch.source import FetchError, origin, shown
 
 HOPS_MAX = 5
 

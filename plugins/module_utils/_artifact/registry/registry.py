@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._fetch.source import Source
-from .image_origin import Reference
-from .registry_auth import Credentials
-from .registry_client import RegistryClient, RegistryError
+from ..._fetch.source import Source
+from ..image.sources import Reference
+from .auth import Credentials
+from .client import RegistryClient, RegistryError
 
 __all__ = ["Layer", "Registry", "RegistryError"]
 
