@@ -16,11 +16,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf import file as gguf
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import (
-    memory_estimate,
-    memory_options,
-    memory_tool,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import estimate as memory_estimate
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import fit_params
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import options as memory_options
 
 MIB = 1 << 20
 PORTS = range(50050, 50054)
@@ -28,7 +26,7 @@ RPC = ["--rpc", ",".join(f"127.0.0.1:{port}" for port in PORTS)]
 # More than the header of the lab's model.
 HEADER = 8 << 20
 
-Ask = Callable[..., memory_tool.Answer]
+Ask = Callable[..., fit_params.Answer]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +44,8 @@ def ask(instance, run) -> Ask:
     """Ask the tool for the deployed command line with more arguments behind it."""
     value = instance.record()
 
-    def answer(*more: str) -> memory_tool.Answer:
-        return memory_tool.ask([*value["launch"]["argv"], *more], value["spec"]["image"], 4, run)
+    def answer(*more: str) -> fit_params.Answer:
+        return fit_params.ask([*value["launch"]["argv"], *more], value["spec"]["image"], 4, run)
 
     return answer
 
@@ -119,7 +117,7 @@ def test_a_model_that_is_cut_short_is_refused_in_llama_cpps_own_words(instance, 
     host.check_output("head -c 5000000 %s > %s", value["spec"]["model"], cut)
     try:
         argv = [word.replace(value["spec"]["model"].rpartition("/")[2], "cut.gguf") for word in value["launch"]["argv"]]
-        answer = memory_tool.ask(argv, value["spec"]["image"], 4, run)
+        answer = fit_params.ask(argv, value["spec"]["image"], 4, run)
     finally:
         host.check_output("rm %s", cut)
     assert "data is not within the file bounds" in answer.refused

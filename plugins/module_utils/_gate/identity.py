@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .arguments import value_of
+from .._llama.argv import value_of
 from .client import WRONG_SHAPE, wrong_shape
 from .expectation import Expectation
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .arguments import value_of
+from .._llama.argv import value_of
 from .client import WRONG_SHAPE, wrong_shape
 
 # Key in default_generation_settings.params -> spellings of the option (llama.cpp common/arg.cpp, server-task.cpp);

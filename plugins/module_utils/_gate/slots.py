@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .arguments import flag, number, value_of
+from .._llama.argv import flag, number, value_of
 from .client import WRONG_SHAPE, NotProven, wrong_shape
 from .expectation import Expectation
 

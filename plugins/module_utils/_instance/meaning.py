@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._gate.arguments import flag, value_of
 from .._gguf.kv_cache import CACHE_TYPES, KvCache, kv_cache
 from .._gguf.types import is_integer
-from . import memory_options
-from .memory_options import MemoryOptions
-from .options import OFF, ON
+from .._llama.argv import flag, value_of
+from .._llama.memory import options as memory_options
+from .._llama.memory.options import MemoryOptions
+from .._llama.options import OFF, ON
 from .spec import Spec
 
 GIB = 1 << 30

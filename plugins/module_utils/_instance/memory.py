@@ -15,10 +15,13 @@ from typing import Any
 from .._gguf import file as gguf
 from .._host.gpu.read import Gpu
 from .._host.runtime import Run
-from . import launch, memory_estimate, memory_options, memory_tool
+from .._llama.memory import estimate as memory_estimate
+from .._llama.memory import fit_params
+from .._llama.memory import options as memory_options
+from .._llama.memory.fit_params import HOST, Device
+from .._llama.memory.options import MemoryOptions
+from . import launch
 from .gpus import Neighbour
-from .memory_options import MemoryOptions
-from .memory_tool import HOST, Device
 from .spec import Spec
 
 MIB = 1 << 20
@@ -169,7 +172,7 @@ def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -
     argv = start["argv"]
     arguments = argv[argv.index(spec.image) + 2 :]
     options = memory_options.parse(arguments, dict(spec.env))
-    answer = memory_tool.ask(argv, spec.image, options.slots, run)
+    answer = fit_params.ask(argv, spec.image, options.slots, run)
     if answer.refused:
         return (
             f"model: the llama.cpp in {spec.image} cannot load {spec.model}: {answer.refused}. Get the model again if "

@@ -14,8 +14,10 @@ from typing import Any
 from .._gguf import file as gguf
 from .._host import ports, runner
 from .._host.runtime import Run
-from . import arguments, cuda, image_says, meaning, parser, record
-from .image_says import ImageSays
+from .._llama import compat, lint, lint_server
+from .._llama import probe as image_probe
+from .._llama.probe import ImageSays
+from . import meaning, record
 from .spec import Spec
 
 
@@ -60,20 +62,20 @@ def check(
     """
     found = Findings()
     if not kinds:
-        said = image_says.remembered(argv[argv.index(spec.image) + 1], home=host.home, sha256=host.image_sha256)
+        said = image_probe.remembered(argv[argv.index(spec.image) + 1], home=host.home, sha256=host.image_sha256)
         if said and min_build is not None:
-            found.add(*cuda.build_problems(said, spec.image, min_build))
+            found.add(*compat.build_problems(said, spec.image, min_build))
         return found
     if "start" in kinds:
         found.add([*port_problems(spec, host.home, host.our_runner), *address_problems(spec)])
     found.add(*meaning.check(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
     if asks_image:
-        said = image_says.look(
+        said = image_probe.look(
             argv, spec.image, host.run, home=host.home, sha256=host.image_sha256, remember=host.remember
         )
-        found.add(*cuda.build_problems(said, spec.image, min_build))
+        found.add(*compat.build_problems(said, spec.image, min_build))
         if spec.gpus:
-            found.add(*cuda.driver_problems(said, spec.image, host.driver))
+            found.add(*compat.driver_problems(said, spec.image, host.driver))
         found.add(*_arguments(spec, argv, said, host.run))
     return found
 
@@ -125,9 +127,9 @@ def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tu
     server = argv.index(spec.image) + 1
     begin, words = argv[: server + 1], argv[server + 1 :]
     if said.failure:
-        return parser.plainly(begin, spec.image, *said.failure), []
+        return lint_server.plainly(begin, spec.image, *said.failure), []
     if not said.options:
-        return parser.refuses(begin, arguments.as_they_stand(words), spec.image, run), []
-    checked = arguments.check(words, dict(spec.env), said.options)
-    refused = parser.refuses(begin, checked.sound, spec.image, run, without=checked.wrong_env)
+        return lint_server.refuses(begin, lint.as_they_stand(words), spec.image, run), []
+    checked = lint.check(words, dict(spec.env), said.options)
+    refused = lint_server.refuses(begin, checked.sound, spec.image, run, without=checked.wrong_env)
     return [*checked.problems, *refused], checked.warnings

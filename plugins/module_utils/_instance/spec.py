@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._artifact.image import naming
-from .._gate.arguments import spelled
+from .._llama.argv import spelled
+from .._llama.options import OPENS, OWNED, UNUSABLE
 from .._result import Refusal
-from .options import OPENS, OWNED, UNUSABLE
 
 # States that need a whole spec; for the others the record on the host tells enough.
 WHOLE_STATES = ("started", "restarted", "present")

@@ -8,16 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import (
-    arguments,
-    expectation,
-    identity,
-    sampling,
-    slots,
-)
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import expectation, identity, sampling, slots
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import NotProven
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import argv
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import (
     ARGUMENTS,
     MODEL,
@@ -65,14 +60,14 @@ def test_the_patience_grows_with_the_model() -> None:
 
 def test_arguments() -> None:
     given = ["-c", "1", "--top_p", "0.5", "--jinja", "--ctx-size", "2", "--no-kv-unified", "-kvu"]
-    assert arguments.value_of(given, "-c", "--ctx-size") == "2"
-    assert arguments.value_of(given, "--top-p") == "0.5"
-    assert arguments.value_of(given, "--min-p") is None
-    assert arguments.value_of(["-c"], "-c") is None
-    assert arguments.flag(given, ("-kvu",), ("--no-kv-unified",)) is True
-    assert arguments.flag(given[:-1], ("-kvu",), ("--no-kv-unified",)) is False
-    assert arguments.flag([], ("-kvu",)) is None
-    assert [arguments.number(text) for text in ("4", "-1", "4x", None)] == [4, -1, None, None]
+    assert argv.value_of(given, "-c", "--ctx-size") == "2"
+    assert argv.value_of(given, "--top-p") == "0.5"
+    assert argv.value_of(given, "--min-p") is None
+    assert argv.value_of(["-c"], "-c") is None
+    assert argv.flag(given, ("-kvu",), ("--no-kv-unified",)) is True
+    assert argv.flag(given[:-1], ("-kvu",), ("--no-kv-unified",)) is False
+    assert argv.flag([], ("-kvu",)) is None
+    assert [argv.number(text) for text in ("4", "-1", "4x", None)] == [4, -1, None, None]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +196,7 @@ def test_sampling_of_another_shape(props: Any) -> None:
 )
 def test_the_context_of_a_slot(given: tuple[str, ...], context: int) -> None:
     props = changed(PROPS, "default_generation_settings", "n_ctx", to=context)
-    props["total_slots"] = int(arguments.value_of(given, "-np") or 4)
+    props["total_slots"] = int(argv.value_of(given, "-np") or 4)
     assert slots.problems(replace(EXPECTED, arguments=given), props) == []
 
 

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import arguments, help_text
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import lint
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import HELP
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_launch, a_spec
 
@@ -13,8 +14,8 @@ OPTIONS = help_text.parse(HELP)
 BEGIN = a_launch(args=[])["argv"][-12:]
 
 
-def check(*words: str, **env: str) -> arguments.Checked:
-    return arguments.check([*BEGIN, *words], env, OPTIONS)
+def check(*words: str, **env: str) -> lint.Checked:
+    return lint.check([*BEGIN, *words], env, OPTIONS)
 
 
 # The words, and the whole sentence.
@@ -87,8 +88,8 @@ def test_the_seed_is_right() -> None:
 
 @pytest.mark.parametrize("layers", ["99", "auto", "all"])
 def test_layers(layers: str) -> None:
-    assert arguments.check(["-ngl", layers], {}, OPTIONS).problems == []
-    (problem,) = arguments.check(["-ngl", layers + "x"], {}, OPTIONS).problems
+    assert lint.check(["-ngl", layers], {}, OPTIONS).problems == []
+    (problem,) = lint.check(["-ngl", layers + "x"], {}, OPTIONS).problems
     assert problem.endswith("it takes a whole number, auto or all.")
 
 
@@ -105,7 +106,7 @@ def test_all_at_once_and_what_is_left() -> None:
 
 
 def test_an_option_of_a_build_without_the_replacement_is_only_unknown() -> None:
-    (problem,) = arguments.check(["--mlock"], {}, help_text.parse("-m,    --model FNAME\n")).problems
+    (problem,) = lint.check(["--mlock"], {}, help_text.parse("-m,    --model FNAME\n")).problems
     assert "gone" not in problem
 
 
@@ -162,6 +163,6 @@ def test_a_variable_that_the_command_line_overrides(name: str, value: str, words
 
 
 def test_a_line_without_a_help() -> None:
-    uses = arguments.as_they_stand(["-m", "x", "--log_file", "y", "--seed", "-1", "--a", "b", "c"])
+    uses = lint.as_they_stand(["-m", "x", "--log_file", "y", "--seed", "-1", "--a", "b", "c"])
     assert [use.words for use in uses] == [("-m", "x"), ("--log_file", "y"), ("--seed", "-1"), ("--a", "b", "c")]
     assert uses[1].option.names == ("--log-file",)

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import cuda
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_says import ImageSays
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import compat
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import ImageSays
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IMAGE
 
 
@@ -14,7 +14,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IM
     ("build", "least", "problem", "warning"),
     [
         ("11669 (x)", None, "", ""),
-        (str(cuda.ADVISED_BUILD), None, "", ""),
+        (str(compat.ADVISED_BUILD), None, "", ""),
         ("10434 (x)", None, "", "has llama.cpp build 10434, in which holes are open"),
         (None, None, "", ""),
         ("10434 (x)", 10000, "", ""),
@@ -25,7 +25,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IM
     ],
 )
 def test_the_build(build: str | None, least: int | None, problem: str, warning: str) -> None:
-    problems, warnings = cuda.build_problems(ImageSays(build=build), IMAGE, least)
+    problems, warnings = compat.build_problems(ImageSays(build=build), IMAGE, least)
     assert (len(problems), len(warnings)) == (bool(problem), bool(warning))
     assert all(problem in said and IMAGE in said for said in problems)
     assert all(warning in said and IMAGE in said for said in warnings)
@@ -45,13 +45,13 @@ def test_the_build(build: str | None, least: int | None, problem: str, warning: 
     ],
 )
 def test_the_driver(wants: tuple[int, int] | None, driver: int | None, problem: str, warning: str) -> None:
-    problems, warnings = cuda.driver_problems(ImageSays(cuda=wants), IMAGE, driver)
+    problems, warnings = compat.driver_problems(ImageSays(cuda=wants), IMAGE, driver)
     assert (len(problems), len(warnings)) == (bool(problem), bool(warning))
     assert all(problem in said for said in problems)
     assert all(warning in said for said in warnings)
 
 
 def test_an_image_with_libraries_for_older_drivers_is_not_refused() -> None:
-    problems, warnings = cuda.driver_problems(ImageSays(cuda=(13, 0), compatible=True), IMAGE, 12080)
+    problems, warnings = compat.driver_problems(ImageSays(cuda=(13, 0), compatible=True), IMAGE, 12080)
     assert problems == []
     assert "cuda/compat" in warnings[0]

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import help_text
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.help_text import Option
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.help import Option
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import HELP
 
 KNOWN = help_text.by_name(help_text.parse(HELP))

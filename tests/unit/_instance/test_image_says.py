@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import image_says
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.image_says import ImageSays
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import probe as image_probe
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import ImageSays
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IMAGE, SERVER
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def look(image: Image, home: Path, **changes: Any) -> ImageSays:
-    return image_says.look(ARGV, IMAGE, image, **{"home": str(home), "sha256": DIGEST, "remember": True, **changes})
+    return image_probe.look(ARGV, IMAGE, image, **{"home": str(home), "sha256": DIGEST, "remember": True, **changes})
 
 
 def test_it_is_asked_in_the_container_of_the_launch(home: Path) -> None:
@@ -54,7 +54,7 @@ def test_it_is_remembered_by_its_content(home: Path) -> None:
 def test_another_server_of_the_same_image_is_asked(home: Path) -> None:
     look(Image(), home)
     again = Image()
-    image_says.look([*ARGV[:4], "/other"], IMAGE, again, home=str(home), sha256=DIGEST, remember=True)
+    image_probe.look([*ARGV[:4], "/other"], IMAGE, again, home=str(home), sha256=DIGEST, remember=True)
     assert len(again.asked) == 3
 
 
@@ -114,7 +114,7 @@ def test_a_help_that_is_none(home: Path) -> None:
     ],
 )
 def test_the_number_of_a_build(build: str | None, number: int | None) -> None:
-    assert image_says.build_number(build) == number
+    assert image_probe.build_number(build) == number
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_the_number_of_a_build(build: str | None, number: int | None) -> None:
     ],
 )
 def test_the_cuda_of_an_image(text: str, expected: tuple[tuple[int, int] | None, bool]) -> None:
-    assert image_says.cuda(text) == expected
+    assert image_probe.cuda(text) == expected

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.header import Array, Gguf, Tensor
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_estimate import estimate
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import parse
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory.estimate import estimate
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory.options import parse
 
 MIB = 1 << 20
 KIB = 1 << 10

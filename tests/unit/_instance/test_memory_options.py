@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_options import MemoryOptions, parse
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory.options import MemoryOptions, parse
 
 
 def of(line: str, **env: str) -> MemoryOptions:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import memory_tool
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory_tool import Device
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import fit_params
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory.fit_params import Device
 
 MIB = 1 << 20
 TABLE = "CUDA0 16 384 91 \nCUDA1 16 384 85 \nCUDA2 16 384 85 \nCUDA3 41 288 170 \nHost 28 0 75 \n"
@@ -31,12 +31,12 @@ def tool(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def ask(folder: Path, *arguments: str, slots: int = 4) -> memory_tool.Answer:
-    return memory_tool.ask(["env", IMAGE, f"{folder}/llama-server", *arguments], IMAGE, slots, run)
+def ask(folder: Path, *arguments: str, slots: int = 4) -> fit_params.Answer:
+    return fit_params.ask(["env", IMAGE, f"{folder}/llama-server", *arguments], IMAGE, slots, run)
 
 
 def test_the_table() -> None:
-    assert memory_tool.parse(f"noise\n{TABLE}") == (
+    assert fit_params.parse(f"noise\n{TABLE}") == (
         Device("CUDA0", 16 * MIB, 384 * MIB, 91 * MIB),
         Device("CUDA1", 16 * MIB, 384 * MIB, 85 * MIB),
         Device("CUDA2", 16 * MIB, 384 * MIB, 85 * MIB),
@@ -75,7 +75,7 @@ def test_a_tool_that_refuses_everything_is_not_asked_for_ever(tmp_path: Path) ->
     count = tmp_path / "count"
     tool(tmp_path / "llama-fit-params", f'echo x >> {count}; echo "error: invalid argument: --n$$" >&2; exit 1')
     answer = ask(tmp_path, "-m", "a")
-    assert len(count.read_text().split()) == memory_tool.ATTEMPTS
+    assert len(count.read_text().split()) == fit_params.ATTEMPTS
     assert answer.silent.startswith("the image's llama-fit-params failed (exit status 1): error: invalid argument: --n")
 
 
@@ -102,12 +102,12 @@ def test_an_abort_in_the_tool(tmp_path: Path) -> None:
 )
 def test_a_model_that_this_llama_cpp_cannot_load(message: str) -> None:
     said = f"0.00.263.795 E llama_model_load: error loading model: {message}\n0.00 E failed to load model\n"
-    assert memory_tool.read(134, "", said) == memory_tool.Answer(refused=message)
+    assert fit_params.read(134, "", said) == fit_params.Answer(refused=message)
 
 
 def test_a_gpu_that_hangs() -> None:
-    assert "did not answer within 120 s" in memory_tool.read(124, "", "").silent
+    assert "did not answer within 120 s" in fit_params.read(124, "", "").silent
 
 
 def test_an_answer_of_another_form_is_none() -> None:
-    assert memory_tool.read(0, "-c 4096 -ngl 99\n", "").devices == ()
+    assert fit_params.read(0, "-c 4096 -ngl 99\n", "").devices == ()

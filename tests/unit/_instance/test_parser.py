@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import arguments, help_text, parser
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import lint, lint_server
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import HELP, Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IMAGE, SERVER
 
@@ -18,7 +19,7 @@ def refused(option: str, message: str, what: str = "argument") -> tuple[int, str
 
 
 def problems(image: Image, *words: str) -> list[str]:
-    return parser.refuses(BEGIN, arguments.check(words, {}, OPTIONS).sound, IMAGE, image)
+    return lint_server.refuses(BEGIN, lint.check(words, {}, OPTIONS).sound, IMAGE, image)
 
 
 def test_a_sound_line_is_asked_for_once_and_within_bounds() -> None:
@@ -60,7 +61,7 @@ def test_words_of_c_plus_plus_are_translated() -> None:
 def test_a_variable_is_taken_out_too() -> None:
     begin = ["apptainer", "exec", "--env", "LLAMA_ARG_X=y", "--env", "A=b", IMAGE, SERVER]
     image = Image(refused("LLAMA_ARG_X", "stoi", "environment variable"), (0, ""))
-    found = parser.refuses(begin, [], IMAGE, image)
+    found = lint_server.refuses(begin, [], IMAGE, image)
     assert found == ["env: llama-server refuses LLAMA_ARG_X: a number is expected. Correct it."]
     assert image.asked[1][4:] == ["apptainer", "exec", "--env", "A=b", IMAGE, SERVER, "--completion-bash"]
 
@@ -73,7 +74,7 @@ def test_a_variable_that_is_not_ours_ends_it() -> None:
 def test_variables_that_are_known_to_be_wrong_are_left_out() -> None:
     begin = ["apptainer", "exec", "--env", '"LLAMA_ARG_X=y=z"', "--env", "A=b", IMAGE, SERVER]
     image = Image()
-    assert parser.refuses(begin, [], IMAGE, image, without=["LLAMA_ARG_X"]) == []
+    assert lint_server.refuses(begin, [], IMAGE, image, without=["LLAMA_ARG_X"]) == []
     assert '"LLAMA_ARG_X=y=z"' not in image.asked[0]
     assert "A=b" in image.asked[0]
 

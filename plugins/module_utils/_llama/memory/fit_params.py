@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._gate.arguments import spelled
-from .._host.runtime import Run
-from .memory_options import PARALLEL
+from ..._host.runtime import Run
+from ..argv import spelled
+from .options import PARALLEL
 
 MIB = 1 << 20
 HOST = "Host"

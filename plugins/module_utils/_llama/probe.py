@@ -19,8 +19,8 @@ from typing import Any
 from .._artifact.image.naming import SHARED
 from .._host.files import read_json, write_json
 from .._host.runtime import Run
-from . import help_text
-from .help_text import Option
+from . import help as help_text
+from .help import Option
 
 # Stands in the file: what another reader wrote is asked again. Raise it when this or help_text changes.
 READER = 1

@@ -14,12 +14,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from .._gguf.file import Gguf
-from .._gguf.header import Array
-from .._gguf.kv_cache import CACHE_TYPES, kv_cache
-from .._gguf.types import is_integer
-from .memory_options import MemoryOptions
-from .memory_tool import HOST, Device
+from ..._gguf.file import Gguf
+from ..._gguf.header import Array
+from ..._gguf.kv_cache import CACHE_TYPES, kv_cache
+from ..._gguf.types import is_integer
+from .fit_params import HOST, Device
+from .options import MemoryOptions
 
 MIB = 1 << 20
 # Added to a figure out of this file before it is compared with anything.

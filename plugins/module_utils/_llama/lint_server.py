@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .._gate.arguments import spelled
 from .._host.runtime import Run
-from .arguments import Use
-from .image_says import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
+from .argv import spelled
+from .lint import Use
 from .options import SIDE_EFFECTS
+from .probe import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
 
 ASKS = "--completion-bash"
 INVALID = "invalid argument: "

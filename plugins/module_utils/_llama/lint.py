@@ -16,9 +16,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .._gate.arguments import spelled
-from . import help_text
-from .help_text import Option
+from . import help as help_text
+from .argv import spelled
+from .help import Option
 from .options import FLOATS, INTEGERS, LAYERS, LISTS, OFF, ON, OWNED, REPLACED
 
 LOOKS_LIKE_OPTION = re.compile(r"--?[A-Za-z]")

@@ -7,7 +7,7 @@ Private to gpufleet.llamacpp; may change at any time. Rules: NVIDIA, CUDA Compat
 
 from __future__ import annotations
 
-from .image_says import ImageSays, build_number
+from .probe import ImageSays, build_number
 
 # The first release of llama.cpp after what is known to be wrong was mended (b10621, v0.3.0, August 2026): among others
 # CVE-2026-21869, which a request alone can use, CVE-2026-27940 and the readers of model files of that summer.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .._gate.arguments import flag, number, value_of
+from ..argv import flag, number, value_of
 
 # Slots that llama-server makes where it may choose (tools/server/server.cpp).
 AUTO_SLOTS = 4
