@@ -462,7 +462,7 @@ memory_source:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._instance.module import run_module
-from ..module_utils._instance.module_options import INSTANCE
+from ..module_utils._spec.options import INSTANCE
 
 
 def main() -> None:

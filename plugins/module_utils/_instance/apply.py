@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._host.files import write_atomic
-from . import observe, plan, record, swap
+from .._spec import record
+from . import observe, plan, swap
 from .observe import Place
 from .plan import Step
 

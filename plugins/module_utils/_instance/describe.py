@@ -16,7 +16,8 @@ from .._host import process, runner
 from .._host.gpu import read as gpu
 from .._host.manager import UnitState
 from .._host.runtime import Run
-from . import observe, record
+from .._spec import record
+from . import observe
 from .observe import Place
 
 HEALTH_TIMEOUT = 2.0

@@ -20,12 +20,13 @@ from .._artifact.image.signature import Run
 from .._gate import options as gate_options
 from .._host import manager as managers
 from .._result import Refusal, diff_of, result
-from . import apply, describe, memory, observe, plan, preflight, prove, record, starter, survey, unit_user
+from .._spec import record
+from .._spec.spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
+from . import apply, describe, memory, observe, plan, preflight, prove, starter, survey, unit_user
 from . import room as rooms
 from .gpus import Neighbour, pids_of
 from .memory import MemoryCheck
 from .observe import Place
-from .spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from .._host import process, runner
 from .._host.files import read_json
 from .._host.gpu.read import Gpu, GpuProcess, NvmlUnavailable, PynvmlMissing
 from .._host.gpu.select import resolve
-from . import record
-from .spec import Spec
+from .._spec import record
+from .._spec.spec import Spec
 
 MIB = 1 << 20
 # Programs of NVIDIA's Multi-Process Service, which lets several processes share a GPU of mode Exclusive_Process.

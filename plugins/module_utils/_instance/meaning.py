@@ -17,7 +17,7 @@ from .._llama.argv import flag, value_of
 from .._llama.memory import options as memory_options
 from .._llama.memory.options import MemoryOptions
 from .._llama.options import OFF, ON
-from .spec import Spec
+from .._spec.spec import Spec
 
 GIB = 1 << 30
 LOOPBACK = ("127.", "::1", "[::1]", "localhost")

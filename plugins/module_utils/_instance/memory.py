@@ -20,9 +20,9 @@ from .._llama.memory import fit_params
 from .._llama.memory import options as memory_options
 from .._llama.memory.fit_params import HOST, Device
 from .._llama.memory.options import MemoryOptions
-from . import launch
+from .._spec import launch
+from .._spec.spec import Spec
 from .gpus import Neighbour
-from .spec import Spec
 
 MIB = 1 << 20
 TOOL = "llama-fit-params"

@@ -22,10 +22,11 @@ from .._host.lock import Held, hold
 from .._host.manager import ManagerError
 from .._host.python import default_home, ensure_library, prefer_library
 from .._result import Refusal, sentences
-from . import describe, outlook, record
+from .._spec import record
+from .._spec.spec import check_name
+from . import describe, outlook
 from .ensure import Request, ensure
 from .prove import GateFailed
-from .spec import check_name
 
 
 def _run(module: AnsibleModule) -> Run:

@@ -21,9 +21,9 @@ from .._host import process, runner, runtime
 from .._host.files import read_bytes, read_json
 from .._host.python import venv_python
 from .._host.runtime import Run
-from . import control, launch, record
+from .._spec import launch, record, run_sh
+from .._spec.spec import DRAIN_TIMEOUT, Spec
 from .plan import Observed, Wanted
-from .spec import DRAIN_TIMEOUT, Spec
 from .survey import Survey
 
 LOG = "llama-server.log"
@@ -115,7 +115,7 @@ def wanted(
 
 def whole(place: Place, value: Mapping[str, Any], timeout: int | None) -> Wanted:
     """A record with the other files that belong to it."""
-    script = control.render(
+    script = run_sh.render(
         value["spec"],
         value["launch"],
         place.manager.name,

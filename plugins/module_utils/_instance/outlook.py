@@ -26,10 +26,10 @@ from .._artifact.model.plan import ModelError
 from .._fetch.source import FetchError
 from .._host.manager import ManagerError
 from .._result import Refusal
-from . import record
+from .._spec import record
+from .._spec.options import INSTANCE
 from .ensure import Answer, Request, ensure
 from .gpus import Neighbour
-from .module_options import INSTANCE
 
 # States in which a server needs no model.
 AT_REST = ("stopped", "absent")

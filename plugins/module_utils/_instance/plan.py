@@ -14,7 +14,7 @@ from typing import Any
 
 from .._host.manager import UnitState
 from .._result import Action, Refusal
-from . import record
+from .._spec import record
 
 # What every file that the collection writes holds, by which a hand-written run.sh is told from ours.
 MARK = b"gpufleet.llamacpp"

@@ -17,8 +17,9 @@ from .._host.runtime import Run
 from .._llama import compat, lint, lint_server
 from .._llama import probe as image_probe
 from .._llama.probe import ImageSays
-from . import meaning, record
-from .spec import Spec
+from .._spec import record
+from .._spec.spec import Spec
+from . import meaning
 
 
 @dataclass

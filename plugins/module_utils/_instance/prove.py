@@ -14,7 +14,8 @@ from typing import Any
 
 from .._gate import options
 from .._host import manager as managers
-from . import apply, failures, observe, plan, record, swap
+from .._spec import record
+from . import apply, failures, observe, plan, swap
 from .gate import RUNS, GateFailed, gate
 from .observe import Place
 

@@ -15,10 +15,10 @@ from .._gguf.file import GgufError
 from .._host.gpu import nvml
 from .._host.gpu import read as gpu
 from .._host.runtime import Run
+from .._spec.spec import Spec
 from . import gpus, memory
 from .gpus import GpuCheck, Neighbour
 from .memory import MemoryCheck
-from .spec import Spec
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from .._artifact.model import observe as model_observe
 from .._gguf import file as gguf
 from .._host import runtime
 from .._host.runtime import Run
+from .._spec.spec import Spec
 from . import key_file
-from .spec import Spec
 
 # What of the model's summary the gate compares the running server with, and what a status shows.
 SUMMARY = ("name", "architecture", "quantization", "parameters", "context_length", "tensor_bytes")

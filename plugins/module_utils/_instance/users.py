@@ -16,7 +16,7 @@ from typing import Any
 
 from .._host import process, runner
 from .._host.files import read_bytes, read_json
-from . import record
+from .._spec import record
 
 # What tells a file from every other one, whatever it is called in a container: device and inode.
 Key = tuple[int, int]

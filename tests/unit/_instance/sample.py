@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import launch, record, spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch, record, spec
 
 HOME = "/h"
 FOLDER = "/h/4403-glm-4.7-flash-q4"

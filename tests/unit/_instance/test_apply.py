@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, plan, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.test_prove import Fake, place
 

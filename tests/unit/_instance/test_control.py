@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import control
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import run_sh
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_launch, a_spec
 
 COMMANDS = {
@@ -61,7 +61,7 @@ def rendered(launch: dict[str, Any] | None = None, **changes: Any) -> str:
     commands = changes.pop("commands", COMMANDS)
     spec = a_spec(**changes).as_dict()
     launch = launch or a_launch(**changes)
-    return control.render(spec, launch, "supervisor", commands, start_timeout=120, user_bus=False).decode()
+    return run_sh.render(spec, launch, "supervisor", commands, start_timeout=120, user_bus=False).decode()
 
 
 def shown(script: str) -> list[str]:
@@ -127,10 +127,8 @@ def test_the_managers_commands_run_as_they_are(tmp_path: Path, value: str) -> No
 def test_what_was_added_is_explained_where_it_was_added() -> None:
     everything = rendered(api_key_file="/etc/keys")
     explained = everything.partition("Added to what was asked for:\n")[2].partition("\nset -u")[0]
-    assert [line.split(":")[0].lstrip("# ") for line in explained.split("\n")] == [
-        name for name, dummy in control.ADDED
-    ]
-    for name in dict(control.ADDED):
+    assert [line.split(":")[0].lstrip("# ") for line in explained.split("\n")] == [name for name, dummy in run_sh.ADDED]
+    for name in dict(run_sh.ADDED):
         assert name in everything.partition("# Added to")[0]
     assert "CUDA_DEVICE_ORDER" not in rendered(gpus=[])
 
@@ -141,7 +139,7 @@ def test_every_place_is_filled_in() -> None:
 
 def test_the_users_bus() -> None:
     spec, launch = a_spec().as_dict(), a_launch()
-    with_bus = control.render(spec, launch, "systemd_user", COMMANDS, start_timeout=1, user_bus=True).decode()
+    with_bus = run_sh.render(spec, launch, "systemd_user", COMMANDS, start_timeout=1, user_bus=True).decode()
     assert 'export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"' in with_bus
     assert "XDG_RUNTIME_DIR" not in rendered()
 

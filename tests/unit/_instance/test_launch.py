@@ -9,7 +9,7 @@ import shlex
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import launch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import (
     IMAGE,
     MODEL,

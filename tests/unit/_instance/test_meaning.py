@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import launch, meaning
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import meaning
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import SERVER, a_spec
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failures, gate, prove, record, swap
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failures, gate, prove, swap
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 
 

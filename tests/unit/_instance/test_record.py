@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 
 

@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import spec
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import spec
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import HOME, a_spec, params
 
 ADDRESS = "https://files.example.org/a/llamacpp.sif?token=x#y"

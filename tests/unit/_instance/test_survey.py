@@ -15,7 +15,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import spec, survey
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import survey
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import spec
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import SERVER, params
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record, users
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, sif_image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import sif
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record

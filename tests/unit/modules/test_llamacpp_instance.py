@@ -14,7 +14,7 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import record, spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record, spec
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import RegistryServer

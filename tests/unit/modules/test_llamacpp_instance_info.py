@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, process
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, module, record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance_info
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 
