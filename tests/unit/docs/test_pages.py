@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import causes
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.cause import Cause
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.causes.cause import Cause
 
 ROOT = Path(__file__).resolve().parents[3]
 REPOSITORY = "https://github.com/gpufleet/llamacpp/blob/main/"

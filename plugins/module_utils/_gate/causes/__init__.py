@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 
-from . import causes_container, causes_model, causes_server
+from . import container
+from . import model as model_causes
+from . import server as server_causes
 from .cause import Cause
 
 CAUSES = (
-    *causes_container.CONTAINER,
-    *causes_server.SERVER,  # the arguments are read, and the port is taken, before the model is loaded
-    *causes_model.MODEL,
-    *causes_server.DEVICE,
-    *causes_server.CONTEXT,
-    *causes_server.WEAK,
+    *container.CONTAINER,
+    *server_causes.SERVER,  # the arguments are read, and the port is taken, before the model is loaded
+    *model_causes.MODEL,
+    *server_causes.DEVICE,
+    *server_causes.CONTEXT,
+    *server_causes.WEAK,
 )
 # What no line of the log says.
 NEVER = re.compile(r"(?!)")
