@@ -19,13 +19,15 @@ from .._artifact.image.resolve import Image
 from .._artifact.image.signature import Run
 from .._gate import options as gate_options
 from .._host import manager as managers
+from .._preflight import check as preflight
+from .._preflight import files as needed_files
+from .._preflight import memory, resources, service_user, setuid
+from .._preflight.gpus import Neighbour, pids_of
+from .._preflight.memory import MemoryCheck
 from .._result import Refusal, diff_of, result
 from .._spec import record
 from .._spec.spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
-from . import apply, describe, memory, observe, plan, preflight, prove, starter, survey, unit_user
-from . import room as rooms
-from .gpus import Neighbour, pids_of
-from .memory import MemoryCheck
+from . import apply, describe, observe, plan, prove
 from .observe import Place
 
 
@@ -258,19 +260,19 @@ def _case(request: Request, spec: Spec, gate: dict[str, Any], network: Network) 
 def _decide(case: Case) -> Decision:
     """Observe and plan; raises Refusal with every problem."""
     request, spec, last = case.request, case.spec, case.last
-    found = survey.look(spec, request.run, last, case.image)
-    room = rooms.of_record(spec, last)
+    found = needed_files.look(spec, request.run, last, case.image)
+    room = resources.of_record(spec, last)
     decision = _compare(case, found, room) if room else None
     if decision is None or "start" in plan.kinds(decision.steps):
         # A server that runs as it should is not looked at: neither the GPUs nor who else is on them can move it.
-        room = rooms.look(spec, request.home, last, request.library, request.before)
+        room = resources.look(spec, request.home, last, request.library, request.before)
         decision = _compare(case, found, room)
-    fits = _check(case, found, room or rooms.Room(), decision)
+    fits = _check(case, found, room or resources.Room(), decision)
     value = {**decision.want.record, "memory": fits.record or memory.known(last, decision.want.record)}
     return replace(decision, want=replace(decision.want, record=value), memory=fits)
 
 
-def _compare(case: Case, found: survey.Survey, room: rooms.Room) -> Decision:
+def _compare(case: Case, found: needed_files.Survey, room: resources.Room) -> Decision:
     """What is there and what should be, with these GPUs."""
     request, place, last = case.request, case.place, case.last
     release, timeout = (last or {}).get("release"), request.params["wait_timeout"]
@@ -280,14 +282,14 @@ def _compare(case: Case, found: survey.Survey, room: rooms.Room) -> Decision:
     return Decision(observed, want, plan.decide(request.state, want, observed, place.folder), [])
 
 
-def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decision) -> MemoryCheck:
+def _check(case: Case, found: needed_files.Survey, room: resources.Room, decision: Decision) -> MemoryCheck:
     """Everything that can be known before anything is touched; raises Refusal with all of it. The warnings go into the
     decision. Asks the image only where something is to be done.
     """
     request, spec, place = case.request, case.spec, case.place
     kinds = plan.kinds(decision.steps)
     starts = "start" in kinds
-    missing = [*found.missing, *unit_user.missing(place.manager.name, spec.user)]
+    missing = [*found.missing, *service_user.missing(place.manager.name, spec.user)]
     # What an earlier task is still to bring cannot be asked.
     can_ask = bool(kinds) and not case.image.comes and not missing and not found.problems
     launch = decision.want.record["launch"]
@@ -305,11 +307,11 @@ def _check(case: Case, found: survey.Survey, room: rooms.Room, decision: Decisio
     said.add(found.problems)
     fits = MemoryCheck()
     if starts:
-        said.add([*room.seen.problems, *starter.problems(place.manager.name, found.runtime, request.run)])
+        said.add([*room.seen.problems, *setuid.problems(place.manager.name, found.runtime, request.run)])
         said.add([], room.seen.warnings)
-        said.add(unit_user.problems(place.manager.name, spec.user, observe.reads(place, decision.want.record)))
+        said.add(service_user.problems(place.manager.name, spec.user, observe.reads(place, decision.want.record)))
     if can_ask and not said.problems:
-        fits = rooms.memory_for(spec, launch, request.run, room, case.last)
+        fits = resources.memory_for(spec, launch, request.run, room, case.last)
         if starts:
             said.add(fits.problems, fits.warnings)
     # In check mode an earlier task would have brought what is missing, for all we know.

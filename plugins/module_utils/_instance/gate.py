@@ -14,7 +14,8 @@ from typing import Any
 from .._gate import diagnosis, evidence, expectation, gpu_proof, options, proof, wait
 from .._host import runner
 from .._host.gpu import read as gpu
-from . import gpus, host_state, observe
+from .._preflight import gpus
+from . import host_state, observe
 from .observe import Place
 
 # Seconds for one look at /health; llama-server answers it from threads of their own.

@@ -15,7 +15,8 @@ from .._gate.diagnosis import Host
 from .._host import manager as managers
 from .._host import ports
 from .._host.gpu import read as gpu
-from . import gpus, observe
+from .._preflight import gpus
+from . import observe
 from .observe import Place
 
 MEMORY = "/proc/meminfo"

@@ -21,10 +21,10 @@ from .._host import process, runner, runtime
 from .._host.files import read_bytes, read_json
 from .._host.python import venv_python
 from .._host.runtime import Run
+from .._preflight.files import Survey
 from .._spec import launch, record, run_sh
 from .._spec.spec import DRAIN_TIMEOUT, Spec
 from .plan import Observed, Wanted
-from .survey import Survey
 
 LOG = "llama-server.log"
 

@@ -25,11 +25,11 @@ from .._artifact.model.options import EXCLUSIVE, MODEL, TOGETHER
 from .._artifact.model.plan import ModelError
 from .._fetch.source import FetchError
 from .._host.manager import ManagerError
+from .._preflight.gpus import Neighbour
 from .._result import Refusal
 from .._spec import record
 from .._spec.options import INSTANCE
 from .ensure import Answer, Request, ensure
-from .gpus import Neighbour
 
 # States in which a server needs no model.
 AT_REST = ("stopped", "absent")

@@ -14,8 +14,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options im
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gate, gpus
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gate
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import gpus
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import MODEL, Server, changed, serving
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
 

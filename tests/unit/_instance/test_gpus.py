@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gpus
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import gpus
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record, a_spec
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import key_file
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import key_file
 
 
 @pytest.mark.parametrize(

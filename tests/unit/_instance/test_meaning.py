@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import meaning
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import pitfalls
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import SERVER, a_spec
 
@@ -40,7 +40,7 @@ LLAMA = model("llama", block_count=30, context_length=8192, embedding_length=576
 def check(metadata: dict[str, Any] | None = None, **changes: Any) -> tuple[list[str], list[str]]:
     options: dict[str, Any] = {"host": "127.0.0.1", "args": [], "gpu_layers": None, "context_size": 4096, **changes}
     spec = a_spec(**options)
-    return meaning.check(spec, launch.server_argv(spec, SERVER)[1:], metadata)
+    return pitfalls.check(spec, launch.server_argv(spec, SERVER)[1:], metadata)
 
 
 def warnings(metadata: dict[str, Any] | None = None, **changes: Any) -> list[str]:
@@ -56,7 +56,7 @@ def test_a_plain_spec(metadata: dict[str, Any] | None) -> None:
 
 def test_the_seed_gets_two_short_warnings() -> None:
     spec = a_spec()
-    problems, found = meaning.check(spec, launch.server_argv(spec, SERVER)[1:], FLASH)
+    problems, found = pitfalls.check(spec, launch.server_argv(spec, SERVER)[1:], FLASH)
     assert problems == []
     assert found == [
         "host: 0.0.0.0 without api_key_file: whoever reaches port 4403 can use the model. Name a file with keys, or "

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import memory
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.memory import HostMemory, MemoryCheck
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import memory
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.memory import HostMemory, MemoryCheck
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_spec, found

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import outlook
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Answer, Request
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.gpus import Neighbour
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import preflight
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import check as preflight
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import Image

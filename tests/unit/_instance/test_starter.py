@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import starter
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import setuid
 
 
 class Runtime:
@@ -28,7 +28,7 @@ class Runtime:
         return (0, self.told, "") if self.told else (1, "", "unknown command")
 
     def problems(self, manager: str = "systemd") -> list[str]:
-        return starter.problems(manager, self.program, self.run)
+        return setuid.problems(manager, self.program, self.run)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
         fields[4] = 0
         return os.stat_result(fields)
 
-    monkeypatch.setattr(starter.os, "stat", stat_as_root_owns_it)
+    monkeypatch.setattr(setuid.os, "stat", stat_as_root_owns_it)
     return found
 
 
@@ -56,7 +56,7 @@ def test_a_setuid_starter_is_refused(host: Runtime, manager: str) -> None:
 
 def test_where_it_does_not_matter(host: Runtime) -> None:
     assert host.problems("supervisor") == []
-    assert starter.problems("systemd", None, host.run) == []
+    assert setuid.problems("systemd", None, host.run) == []
     host.configuration.write_text(" allow setuid=no\n")
     assert host.problems() == []
     host.configuration.unlink()

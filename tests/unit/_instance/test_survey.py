@@ -15,7 +15,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import survey
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import files as needed_files
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import spec
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import SERVER, params
@@ -41,9 +41,11 @@ class Host:
         self.asked.append(list(argv))
         return self.answer
 
-    def look(self, last: dict[str, Any] | None = None, digest: str | None = None, **changes: Any) -> survey.Survey:
+    def look(
+        self, last: dict[str, Any] | None = None, digest: str | None = None, **changes: Any
+    ) -> needed_files.Survey:
         options = params(image=str(self.image), model=str(self.model), binds=[], **changes)
-        return survey.look(spec.parse(options, "/h"), self.run, last, Image(str(self.image), sha256=digest))
+        return needed_files.look(spec.parse(options, "/h"), self.run, last, Image(str(self.image), sha256=digest))
 
     def record(self) -> dict[str, Any]:
         found = self.look()
@@ -105,7 +107,7 @@ def test_a_rerun_reads_and_asks_nothing(host: Host, monkeypatch: pytest.MonkeyPa
         raise AssertionError(f"{path} was read")
 
     monkeypatch.setattr(file_record, "hash_file", reads)
-    monkeypatch.setattr(survey.model_observe, "hash_file", reads)
+    monkeypatch.setattr(needed_files.model_observe, "hash_file", reads)
     found = host.look(last)
     assert (found.image, found.model) == (last["image"], last["model"])
     assert host.asked == []
@@ -203,7 +205,7 @@ def test_a_split_model(host: Host) -> None:
 
 def test_a_bind_that_is_not_there(host: Host) -> None:
     options = params(image=str(host.image), model=str(host.model), binds=["/nothing/there:/x"])
-    found = survey.look(spec.parse(options, "/h"), host.run, None, Image(str(host.image)))
+    found = needed_files.look(spec.parse(options, "/h"), host.run, None, Image(str(host.image)))
     assert found.missing == ("binds: /nothing/there is not there on the host. Make it, or take the bind out.",)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import unit_user
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import service_user
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask for somebody else")
 
@@ -25,19 +25,19 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_user_that_is_not_there() -> None:
-    (problem,) = unit_user.missing("systemd", "nobody-at-all")
+    (problem,) = service_user.missing("systemd", "nobody-at-all")
     assert "no user nobody-at-all" in problem
     assert "llamacpp_host" in problem
-    assert unit_user.missing("systemd", "root") == []
-    assert unit_user.missing("supervisor", "nobody-at-all") == []
-    assert unit_user.problems("systemd", "nobody-at-all", ["/"]) == []
+    assert service_user.missing("systemd", "root") == []
+    assert service_user.missing("supervisor", "nobody-at-all") == []
+    assert service_user.problems("systemd", "nobody-at-all", ["/"]) == []
 
 
 @as_root
 def test_what_is_open_is_reached(folder: Path) -> None:
     (folder / "file").write_text("")
     paths = [str(folder), str(folder / "file"), str(folder / "not there")]
-    assert unit_user.problems("systemd", "nobody", paths) == []
+    assert service_user.problems("systemd", "nobody", paths) == []
     assert os.geteuid() == 0
 
 
@@ -51,7 +51,7 @@ def test_a_closed_folder_is_told_once_with_all_that_is_behind_it(folder: Path) -
     (folder / "link").symlink_to(closed / "a")
 
     paths = [str(closed / "a"), str(closed / "deep/b"), str(closed / "a")]
-    (problem,) = unit_user.problems("systemd", "nobody", paths)
+    (problem,) = service_user.problems("systemd", "nobody", paths)
 
     assert problem == (
         f"user: nobody, whom the server is to run as, may not enter {closed} (drwx------ root), and so does not reach "
@@ -59,10 +59,10 @@ def test_a_closed_folder_is_told_once_with_all_that_is_behind_it(folder: Path) -
     )
     assert (
         f"may not read {folder}/link (-rw-r--r-- root)"
-        in unit_user.problems("systemd", "nobody", [str(folder / "link")])[0]
+        in service_user.problems("systemd", "nobody", [str(folder / "link")])[0]
     )
-    assert unit_user.problems("systemd", "root", paths) == []
-    assert unit_user.problems("supervisor", "nobody", paths) == []
+    assert service_user.problems("systemd", "root", paths) == []
+    assert service_user.problems("supervisor", "nobody", paths) == []
 
 
 @as_root
@@ -72,9 +72,9 @@ def test_a_file_for_other_eyes(folder: Path) -> None:
     keys.chmod(0o640)
     entry = pwd.getpwnam("nobody")
 
-    (problem,) = unit_user.problems("systemd", "nobody", [str(keys)])
+    (problem,) = service_user.problems("systemd", "nobody", [str(keys)])
 
     assert f"may not read {keys} (-rw-r----- root)." in problem
     assert f"; chmod g+rX {keys})" in problem
     os.chown(keys, 0, entry.pw_gid)
-    assert unit_user.problems("systemd", "nobody", [str(keys)]) == []
+    assert service_user.problems("systemd", "nobody", [str(keys)]) == []

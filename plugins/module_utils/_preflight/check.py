@@ -19,7 +19,7 @@ from .._llama import probe as image_probe
 from .._llama.probe import ImageSays
 from .._spec import record
 from .._spec.spec import Spec
-from . import meaning
+from . import pitfalls
 
 
 @dataclass
@@ -69,7 +69,7 @@ def check(
         return found
     if "start" in kinds:
         found.add([*port_problems(spec, host.home, host.our_runner), *address_problems(spec)])
-    found.add(*meaning.check(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
+    found.add(*pitfalls.check(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
     if asks_image:
         said = image_probe.look(
             argv, spec.image, host.run, home=host.home, sha256=host.image_sha256, remember=host.remember
