@@ -403,7 +403,7 @@ from ..module_utils._artifact.model.plan import ModelError, shown
 from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
 from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.python import default_home, ensure_library, prefer_library
-from ..module_utils._instance import users
+from ..module_utils._instance import in_use
 from ..module_utils._result import diff_of, result, sentences
 
 
@@ -427,7 +427,7 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
         module.warn(warning)
     refusals = list(steps.refusals)
     if wanted.state == "absent" and not params["force"]:
-        refusals += users.problems(params["home"] or default_home(), [file.path for file in wanted.files])
+        refusals += in_use.problems(params["home"] or default_home(), [file.path for file in wanted.files])
     if refusals:
         module.fail_json(msg=sentences(refusals), problems=refusals)
     if steps.bring and not module.check_mode and is_deferred():

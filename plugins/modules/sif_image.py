@@ -298,7 +298,7 @@ from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_def
 from ..module_utils._fetch.source import FetchError
 from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.python import default_home, ensure_library, prefer_library
-from ..module_utils._instance import users
+from ..module_utils._instance import in_use
 from ..module_utils._result import diff_of, result, sentences
 
 
@@ -360,7 +360,7 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     steps = plan(wanted, observed)
     refusals = list(steps.refusals)
     if wanted.state == "absent" and not params["force"]:
-        refusals += users.problems(params["home"] or default_home(), [wanted.path])
+        refusals += in_use.problems(params["home"] or default_home(), [wanted.path])
     if refusals:
         module.fail_json(msg=sentences(refusals), problems=refusals)
     if steps.bring and not module.check_mode and is_deferred():

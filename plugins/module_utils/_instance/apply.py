@@ -16,7 +16,7 @@ from typing import Any
 
 from .._host.files import write_atomic
 from .._spec import record
-from . import observe, plan, swap
+from . import observe, plan, restart
 from .observe import Place
 from .plan import Step
 
@@ -66,7 +66,7 @@ def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], for
             place.manager.install(observe.unit(place, spec, step.enabled))
         elif step.kind == "stop":
             place.manager.stop(unit)
-            warnings += swap.cut(observe.account(place), value)
+            warnings += restart.cut(observe.account(place), value)
         elif step.kind == "remove_unit":
             old = former or place
             old.manager.remove(observe.unit(old, spec))

@@ -24,9 +24,9 @@ from .._host.python import default_home, ensure_library, prefer_library
 from .._result import Refusal, sentences
 from .._spec import record
 from .._spec.spec import check_name
-from . import describe, outlook
-from .ensure import Request, ensure
-from .prove import GateFailed
+from . import host_plan, status
+from .reconcile import Request, ensure
+from .release import GateFailed
 
 
 def _run(module: AnsibleModule) -> Run:
@@ -78,13 +78,13 @@ def run_module(module: AnsibleModule) -> None:
 def run_plan_module(module: AnsibleModule) -> None:
     """Do what llamacpp_plan was asked; ends the module."""
     home = module.params["home"] or default_home()
-    ways = outlook.Ways(
+    ways = host_plan.Ways(
         home,
         _run(module),
         lambda library: prefer_library(library, home),
         module.no_log_values.add,
     )
-    found = outlook.look(module.params["instances"], ways, os.environ, strict=not module.check_mode)
+    found = host_plan.look(module.params["instances"], ways, os.environ, strict=not module.check_mode)
     if found.problems:
         module.fail_json(msg=sentences(found.problems))
     for warning in found.warnings:
@@ -102,7 +102,7 @@ def run_info_module(module: AnsibleModule) -> None:
     run = _run(module)
     try:
         names = _named(home, wanted) if wanted else record.names(home)
-        instances = [describe.one(home, name, run, module.params["log_lines"]) for name in names]
+        instances = [status.one(home, name, run, module.params["log_lines"]) for name in names]
     except (ManagerError, OSError, KeyError) as error:
         module.fail_json(msg=f"{home}: {error!r}. It holds something that no version of this collection wrote.")
     module.exit_json(changed=False, instances=instances)

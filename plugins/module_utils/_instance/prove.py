@@ -1,127 +1,110 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting an instance and passing the gate, recording the release, and the way back where it does not pass.
+"""One launch through the gate: waited for, proven, and explained where it does not pass.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._gate import options
-from .._host import manager as managers
-from .._spec import record
-from . import apply, failures, observe, plan, swap
-from .gate import RUNS, GateFailed, gate
+from .._gate import diagnosis, evidence, expectation, gpu_proof, options, proof, wait
+from .._host import runner
+from .._host.gpu import read as gpu
+from .._preflight import gpus
+from . import observe, postmortem
 from .observe import Place
 
-__all__ = ["GateFailed", "gate", "no_way_back", "prove"]
+# Seconds for one look at /health; llama-server answers it from threads of their own.
+HEALTH_TIMEOUT = 5.0
+LOG_LINES = 200
+# What of a record is what runs, so that a release can be run again.
+RUNS = ("spec", "manager", "launch", "image", "model")
 
 
-def prove(
-    place: Place, value: dict[str, Any], timeout: int | None, starts: bool, rollback: bool = True
-) -> tuple[dict[str, Any], list[str]]:
-    """Start the instance if ``starts``, pass the gate and record the release; returns the record with it, and warnings.
+class GateFailed(Exception):
+    """The instance does not work; the message says why and what was done about it."""
 
-    Where that fails, the evidence is kept, and the last release comes back unless ``rollback`` is off. Raises
-    GateFailed, which tells the cause and what became of the instance.
+
+def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait until the launch in ``value`` is ready and prove it; returns the release. Raises GateFailed.
+
+    How much is proven says the ``gate`` in ``value``. ``before`` is the runner's account from before the start, empty
+    where nothing was started.
     """
-    warnings: list[str] = []
-    before: Mapping[str, Any] = {}
+    launch, began = value["launch"], time.time()
+    unit = observe.unit(place, value["spec"])
+
+    def given_up() -> str | None:
+        state = place.manager.observe(unit)
+        return None if state.active else state.detail
+
+    outcome = wait.until_ready(
+        lambda: observe.account(place),
+        lambda: runner.health(launch["url"], HEALTH_TIMEOUT),
+        given_up,
+        launch["id"],
+        timeout or wait.default_timeout((value["model"] or {}).get("size")),
+        before,
+    )
+    if not outcome.ready:
+        lines, host = _lines(place, value), postmortem.look(place, value, began)
+        why = diagnosis.explain(outcome.reason, outcome.exit_status, lines, host)
+        raise GateFailed(f"Failed at the start: {why}")
+    expected = expectation.of_record(value, options.from_dict(value.get("gate")))
+    on_gpus = _Gpus(value)
     try:
-        if starts:
-            swapped = swap.swap(place, value)
-            before, warnings = swapped.before, swapped.warnings
-        release = gate(place, value, timeout, before)
-    except (GateFailed, managers.ManagerError) as failure:
-        said = str(failure) if isinstance(failure, GateFailed) else f"Failed at stop and start: {failure}"
-        kept = failures.keep(place, value, said)
-        back = way_back(place, value, timeout) if rollback else stand_still(place, value)
-        raise GateFailed("\n".join([said, *warnings, back, kept])) from failure
-    former = value["release"]
-    if former and former["launch"]["id"] != release["launch"]["id"]:
-        record.keep_release(place.folder, former)
-    done = {**value, "release": release}
-    apply.write_record(place, done)
-    return done, warnings
+        answer = proof.prove(launch["url"], runner.read_key(launch["api_key_file"]), expected, on_gpus.problems)
+    except proof.NotProven as error:
+        raise GateFailed(f"Failed at the proof: {_said(place, value, error.problems, began)}") from error
+    return {
+        "proven": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "ready_seconds": round(outcome.seconds, 1),
+        "completion": answer,
+        "gpus": on_gpus.rows,
+        **{key: value[key] for key in RUNS},
+    }
 
 
-def stand_still(place: Place, value: Mapping[str, Any]) -> str:
-    """Stop what failed and leave it so: the way back is switched off. Says what became of it; raises nothing."""
-    try:
-        apply.halt(place, value)
-    except (managers.ManagerError, OSError) as error:
-        return f"It could not be stopped either: {error} {_left(place, value)}"
-    release = value["release"]
-    last = f"The last release is that of {release['proven']}." if release else "There is no earlier release."
-    return f"It is stopped and does not start at boot, because rollback is off. {last}"
+class _Gpus:
+    """The look at the GPUs once the model has worked; ``rows`` is what was seen, None where nothing could be."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self.value = value
+        self.rows: list[dict[str, Any]] | None = None
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the use of the GPUs; nothing where none was asked for."""
+        asked = self.value["launch"].get("gpus") or ()
+        if not asked:
+            return ()
+        try:
+            cards = gpu.read_gpus()
+        except gpu.PynvmlMissing:
+            return ()
+        except gpu.NvmlUnavailable as error:
+            return [f"whether it runs on its GPUs cannot be seen: {error}"]
+        seen = gpu_proof.compare(self.value.get("memory"), asked, cards, gpus.pids_of(self.value))
+        self.rows = list(seen.rows)
+        return seen.problems
 
 
-def way_back(place: Place, value: Mapping[str, Any], timeout: int | None) -> str:
-    """Stop what failed and run the last release again, if there is one. Says what became of it; raises nothing."""
-    release = value["release"]
-    if release and release["launch"]["id"] == value["launch"]["id"]:
-        # Nothing of it changed, so what is wrong lies outside, and its manager will find out when that is over.
-        return f"It is the release of {release['proven']} itself, so it is left to {value['manager']} to try again."
-    try:
-        apply.halt(place, value)
-        obstacle = no_way_back(value)
-        if obstacle:
-            return f"The instance is stopped: {obstacle}."
-        return _run_again(place, value, timeout)
-    except (GateFailed, managers.ManagerError, OSError) as error:
-        return f"The way back to the last release failed too: {error}\n{_left(place, value)}"
+def _lines(place: Place, value: Mapping[str, Any]) -> list[str]:
+    """The log since this launch was started."""
+    lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
+    return evidence.this_start(lines, f"starting {value['launch']['id']}")
 
 
-def _left(place: Place, value: Mapping[str, Any]) -> str:
-    """In what state the unit is left, in words."""
-    try:
-        state = place.manager.observe(observe.unit(place, value["spec"]))
-    except (managers.ManagerError, OSError) as error:
-        return f"In what state {value['manager']} has it cannot be seen: {error}"
-    return f"{value['manager']} has it as: {state.detail or ('running' if state.active else 'stopped')}."
-
-
-def no_way_back(value: Mapping[str, Any]) -> str | None:
-    """Why the last release in the record cannot be run again, or None. Looks at whether its files are there."""
-    release = value["release"]
-    if not release:
-        return "there is no earlier release to go back to"
-    for kind in ("image", "model"):
-        was, now = release.get(kind) or {}, value[kind] or {}
-        path, digest = was.get("path", ""), str(was.get("sha256"))[:12]
-        if path == now.get("path") and was.get("sha256") != now.get("sha256"):
-            return f"the release of {release['proven']} ran another {kind} in {path} (sha256 {digest}...)"
-        if not os.path.exists(path):
-            return f"the {kind} of the release of {release['proven']}, {path}, is not there any more"
-    return None
-
-
-def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> str:
-    """The last release brought to the state started as any spec is. Raises GateFailed, ManagerError and OSError."""
-    release = value["release"]
-    begin = time.monotonic()
-    old = {**value, **{key: release[key] for key in RUNS}}
-    # It passed everything once. Now it only has to serve again, and soon.
-    quick = {**old, "gate": options.from_dict(value.get("gate")).for_the_way_back().as_dict()}
-    there, failed = place, None
-    if release["manager"] != place.manager.name:
-        manager = managers.select(release["manager"], home=place.home, run=place.run)
-        there, failed = Place(place.home, place.name, manager, place.run), place
-    want = observe.whole(there, old, timeout)
-    steps = plan.decide("started", want, observe.observe(there, value, want, former=failed), there.folder)
-    apply.carry_out(there, steps, old, failed)
-    before = swap.swap(there, old).before
-    try:
-        gate(there, quick, timeout, before)
-    except GateFailed as failure:
-        kept = failures.keep(there, old, str(failure))
-        return (
-            f"The release of {release['proven']} was started again, and does not work either: {failure}\n{kept} "
-            f"It is left to {old['manager']} to try again."
-        )
-    return f"Back on the release of {release['proven']}, serving again after {time.monotonic() - begin:.0f} s."
+def _said(place: Place, value: Mapping[str, Any], problems: Sequence[str], began: float) -> str:
+    """What was not proven; where the server ended meanwhile, or runs beside its GPUs, also what its log says of it."""
+    sentences = [f"{problem}." for problem in problems]
+    account = observe.account(place)
+    ended = account.get("exit") if account.get("launch") == value["launch"]["id"] else None
+    if ended or value["launch"].get("gpus"):
+        status = ended.get("status") if ended else None
+        found = diagnosis.find(status, _lines(place, value), postmortem.look(place, value, began))
+        sentences += [f"Its log says: {found.sentence}"] if found else []
+    return "\n".join(sentences)

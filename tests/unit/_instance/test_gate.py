@@ -14,7 +14,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options im
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import gate
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import prove
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import gpus
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import MODEL, Server, changed, serving
@@ -73,21 +73,21 @@ def record(home: Path, server: Server, log: str = "", exit_status: int | None = 
 
 
 def refused(home: Path, value: dict[str, Any]) -> str:
-    with pytest.raises(gate.GateFailed) as error:
-        gate.gate(place(home), value, 5, {})
+    with pytest.raises(prove.GateFailed) as error:
+        prove.gate(place(home), value, 5, {})
     return str(error.value)
 
 
 def test_a_release(home: Path, server: Server) -> None:
     value = record(home, server)
-    release = gate.gate(place(home), value, 5, {})
+    release = prove.gate(place(home), value, 5, {})
     assert (release["completion"]["gate"], release["completion"]["prompt_tokens"]) == ("full", 10)
     assert (release["launch"], release["gpus"]) == (value["launch"], None)
 
 
 def test_the_gate_of_the_record_says_how_much(home: Path, server: Server) -> None:
     value = record(home, server, gate=Gate("health").as_dict())
-    assert gate.gate(place(home), value, 5, {})["completion"]["gate"] == "health"
+    assert prove.gate(place(home), value, 5, {})["completion"]["gate"] == "health"
     assert server.bodies("/v1/chat/completions") == []
 
 
@@ -124,7 +124,7 @@ def on(home: Path, server: Server, *uuids: str, log: str = "") -> dict[str, Any]
 
 @pytest.mark.usefixtures("cards")
 def test_on_its_gpu(home: Path, server: Server) -> None:
-    (row,) = gate.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"]
+    (row,) = prove.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"]
     assert (row["uuid"], row["asked"], row["held"]) == ("GPU-0", True, 100)
 
 
@@ -147,4 +147,4 @@ def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytes
     said = refused(home, on(home, server, "GPU-0"))
     assert said == "Failed at the proof: whether it runs on its GPUs cannot be seen: the driver does not answer."
     broken(gpu.PynvmlMissing("no library"))
-    assert gate.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"] is None
+    assert prove.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"] is None

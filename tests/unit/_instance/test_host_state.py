@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, NvmlUnavailable
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import host_state
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import postmortem
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import IMAGE, a_record
 
@@ -45,7 +45,7 @@ def look(
             asked.append(list(argv))
         return answer
 
-    return host_state.look(Place("/h", "x", Fake(detail), run), value, 1700000000.5)
+    return postmortem.look(Place("/h", "x", Fake(detail), run), value, 1700000000.5)
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_the_kernels_log_since_the_start(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_memory_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 5 kB\n", encoding="ascii")
-    monkeypatch.setattr(host_state, "MEMORY", str(tmp_path / "meminfo"))
+    monkeypatch.setattr(postmortem, "MEMORY", str(tmp_path / "meminfo"))
     assert look(a_record()).memory_free is None
-    monkeypatch.setattr(host_state, "MEMORY", str(tmp_path / "none"))
+    monkeypatch.setattr(postmortem, "MEMORY", str(tmp_path / "none"))
     assert look(a_record()).memory_free is None

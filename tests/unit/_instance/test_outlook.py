@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import outlook
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.ensure import Answer, Request
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import host_plan
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.reconcile import Answer, Request
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
@@ -54,11 +54,11 @@ class Host:
         self.asked.append(params["path"])
         return self.models.get(params["path"], a_model())
 
-    def look(self, *declared: Mapping[str, Any], strict: bool = True) -> outlook.Outlook:
-        ways = outlook.Ways(
+    def look(self, *declared: Mapping[str, Any], strict: bool = True) -> host_plan.Outlook:
+        ways = host_plan.Ways(
             str(self.home), lambda argv, environ=None: (0, "", ""), lambda name: True, lambda text: None
         )
-        return outlook.look(declared, ways, {}, strict)
+        return host_plan.look(declared, ways, {}, strict)
 
 
 def a_model(*actions: str, refusals: tuple[str, ...] = (), trusted: bool = True, record: tuple[int, ...] = ()) -> Any:
@@ -72,8 +72,8 @@ def a_model(*actions: str, refusals: tuple[str, ...] = (), trusted: bool = True,
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    monkeypatch.setattr(outlook, "ensure", host.ensure)
-    monkeypatch.setattr(outlook, "decide", host.decide)
+    monkeypatch.setattr(host_plan, "ensure", host.ensure)
+    monkeypatch.setattr(host_plan, "decide", host.decide)
     return host
 
 
@@ -165,7 +165,7 @@ def test_every_problem_of_all_at_once(host: Host) -> None:
         "/m/x.gguf: the disk is full",
         "a: port: 4403 is in use",
         "a: args: no such option",
-        "b: prot. Supported parameters include: " + ", ".join(sorted(outlook.INSTANCE)) + ".",
+        "b: prot. Supported parameters include: " + ", ".join(sorted(host_plan.INSTANCE)) + ".",
         "c: [Errno 5] I/O error",
     ]
 

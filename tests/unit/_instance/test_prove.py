@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, runner
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failures, gate, prove, swap
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import failure_report, restart
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import prove as gate
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import release as prove
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
@@ -148,7 +150,7 @@ def test_requests_that_were_cut_are_told_in_success_and_in_failure(
     assert me is not None
     state = {"runner_pid": os.getpid(), "runner_start": me.start, "cut": 2}
     Path(there.folder, "running.json").write_text(json.dumps(state))
-    monkeypatch.setattr(swap.gpu, "read_memory", lambda: [])
+    monkeypatch.setattr(restart.gpu, "read_memory", lambda: [])
     sentence = "2 requests were still running after 60 s and had to be cut."
     gates(monkeypatch, "", "It ended.", "")
     dummy, warnings = prove.prove(there, changed, None, True)
@@ -172,7 +174,7 @@ def test_evidence_is_kept_for_the_last_few(tmp_path: Path, changed: dict[str, An
     there = place(tmp_path, Fake())
     for number in range(7):
         (tmp_path / "4403-glm-4.7-flash-q4/failures" / f"2026010{number}T000000Z-x").mkdir(parents=True)
-    said = failures.keep(there, changed, "It ended.")
+    said = failure_report.keep(there, changed, "It ended.")
     kept = evidence(tmp_path)
     assert said == f"The evidence is in {kept[-1]}."
     assert [folder.name[:8] for folder in kept[:-1]] == ["20260103", "20260104", "20260105", "20260106"]

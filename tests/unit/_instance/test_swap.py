@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess, NvmlUnavailable
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import swap
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import restart
 
 GIB = 1 << 30
 
@@ -26,35 +26,35 @@ def readings(monkeypatch: pytest.MonkeyPatch, *found: list[Gpu]) -> Callable[[],
         asked[0] += 1
         return found[min(asked[0], len(found)) - 1]
 
-    monkeypatch.setattr(swap.gpu, "read_memory", read)
+    monkeypatch.setattr(restart.gpu, "read_memory", read)
     return lambda: asked[0]
 
 
-HELD = [swap.Held("GPU-a", 0, 5 * GIB, 100 * GIB)]
+HELD = [restart.Held("GPU-a", 0, 5 * GIB, 100 * GIB)]
 
 
 def test_what_the_old_server_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     readings(monkeypatch, card(100, 7, 8))
-    assert swap._held([7, 9]) == HELD
-    assert swap._held([9]) == []
-    assert swap._held([]) == []
+    assert restart._held([7, 9]) == HELD
+    assert restart._held([9]) == []
+    assert restart._held([]) == []
 
 
 def test_the_memory_of_a_process_that_is_gone_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = readings(monkeypatch, card(100, 7), card(100), card(105))
-    assert swap.wait_for_gpus([7], HELD, 5) == []
+    assert restart.wait_for_gpus([7], HELD, 5) == []
     assert asked() == 3
 
 
 def test_a_pid_that_still_holds_something_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = readings(monkeypatch, card(110, 7), card(110, 8))
-    assert swap.wait_for_gpus([7], HELD, 5) == []
+    assert restart.wait_for_gpus([7], HELD, 5) == []
     assert asked() == 2
 
 
 def test_what_is_not_given_back_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     readings(monkeypatch, card(100))
-    assert swap.wait_for_gpus([7], HELD, 0) == [
+    assert restart.wait_for_gpus([7], HELD, 0) == [
         "The memory that the old server held was not free 0 s after its end: GPU 0 (5120 MiB)."
     ]
 
@@ -62,20 +62,20 @@ def test_what_is_not_given_back_in_time_is_told(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("now", [card(0, error="lost"), []])
 def test_a_gpu_that_is_lost_meanwhile_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, now: list[Gpu]) -> None:
     readings(monkeypatch, now)
-    assert swap.wait_for_gpus([7], HELD, 5) == []
+    assert restart.wait_for_gpus([7], HELD, 5) == []
 
 
 def test_where_there_is_no_nvml_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def read() -> list[Gpu]:
         raise NvmlUnavailable("The driver is not loaded.", 9)
 
-    monkeypatch.setattr(swap.gpu, "read_memory", read)
-    assert swap._held([7]) == []
-    (said,) = swap.wait_for_gpus([7], HELD, 5)
+    monkeypatch.setattr(restart.gpu, "read_memory", read)
+    assert restart._held([7]) == []
+    (said,) = restart.wait_for_gpus([7], HELD, 5)
     assert said.endswith("The driver is not loaded.")
 
 
 def test_cut_requests_are_counted() -> None:
     value = {"launch": {"drain_timeout": 5}}
-    assert swap.cut({"cut": 0}, value) == swap.cut({}, value) == []
-    assert swap.cut({"cut": 1}, value)[0].startswith("1 request was still running after 5 s")
+    assert restart.cut({"cut": 0}, value) == restart.cut({}, value) == []
+    assert restart.cut({"cut": 1}, value)[0].startswith("1 request was still running after 5 s")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import users
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import in_use
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, sif_image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import sif
@@ -69,8 +69,8 @@ def test_nobody(tmp_path: Path, file: Path) -> None:
     declare(tmp_path, "one", tmp_path / "other.sif")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "instance.json").write_text("{")
-    assert users.problems(str(tmp_path), [str(file)]) == []
-    assert users.problems(str(tmp_path / "nowhere"), [str(file)]) == []
+    assert in_use.problems(str(tmp_path), [str(file)]) == []
+    assert in_use.problems(str(tmp_path / "nowhere"), [str(file)]) == []
 
 
 def test_instances_by_their_records(tmp_path: Path, file: Path) -> None:
@@ -79,12 +79,12 @@ def test_instances_by_their_records(tmp_path: Path, file: Path) -> None:
     declare(tmp_path, "one", link)
     declare(tmp_path, "two", tmp_path / "new.sif", last=file)
     declare(tmp_path, "three", tmp_path / "new.sif", file)
-    assert users.instances(str(tmp_path), [str(file)]) == [
+    assert in_use.instances(str(tmp_path), [str(file)]) == [
         ("one", "image", "of the instance"),
         ("three", "model", "of the instance"),
         ("two", "image", "of the last release, which there is a way back to, of the instance"),
     ]
-    first, second, third = users.problems(str(tmp_path), [str(file)])
+    first, second, third = in_use.problems(str(tmp_path), [str(file)])
     assert first == (
         f"{file} is the image of the instance one. Deploy that with another image, or remove it, with "
         "llamacpp_instance; or use force: true."
@@ -92,24 +92,24 @@ def test_instances_by_their_records(tmp_path: Path, file: Path) -> None:
     assert "is the model of the instance three." in second
     assert "is the image of the last release, which there is a way back to, of the instance two." in third
     file.unlink()
-    assert users.problems(str(tmp_path), [str(file)]) == []
+    assert in_use.problems(str(tmp_path), [str(file)]) == []
 
 
 @pytest.mark.parametrize("code", [HOLDS, MAPS], ids=["open", "mapped"])
 def test_a_process(tmp_path: Path, file: Path, code: str) -> None:
     with holder(file, code) as pid:
-        (problem,) = users.problems(str(tmp_path), [str(tmp_path / "absent"), str(file)])
+        (problem,) = in_use.problems(str(tmp_path), [str(tmp_path / "absent"), str(file)])
     assert problem.startswith(f"{file} is open in pid {pid} ({sys.executable}")
-    assert users.problems(str(tmp_path), [str(file)]) == []
+    assert in_use.problems(str(tmp_path), [str(file)]) == []
 
 
 def test_the_processes_of_an_instance_are_not_told_beside_it(tmp_path: Path, file: Path) -> None:
     declare(tmp_path, "one", file)
     with holder(file) as pid:
-        assert len(users.problems(str(tmp_path), [str(file)])) == 2
+        assert len(in_use.problems(str(tmp_path), [str(file)])) == 2
         state = {"runner_pid": pid, "runner_start": process.start_ticks(pid)}
         (tmp_path / "one" / "running.json").write_text(json.dumps(state))
-        assert len(users.problems(str(tmp_path), [str(file)])) == 1
+        assert len(in_use.problems(str(tmp_path), [str(file)])) == 1
 
 
 @pytest.mark.parametrize("module", [sif_image, gguf_model], ids=["sif_image", "gguf_model"])

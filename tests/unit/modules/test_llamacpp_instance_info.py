@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, process
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import describe, module
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import module, status
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance_info
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
@@ -98,17 +98,17 @@ def test_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     server = launch["argv"][-18:]
     now = {"launch": launch["id"]}
     monkeypatch.setattr(process, "command", lambda pid: ["/opt/llama.cpp/build/bin/llama-server", *server])
-    assert describe.drift(launch, now, os.getpid(), ON) == []
+    assert status.drift(launch, now, os.getpid(), ON) == []
     monkeypatch.setattr(process, "command", lambda pid: ["llama-server", *server[:-1], "1.1"])
-    assert describe.drift(launch, now, 1, ON) == ["the arguments of the process are not the recorded ones"]
-    assert describe.drift(launch, {"launch": "x"}, 1, ON) == [
+    assert status.drift(launch, now, 1, ON) == ["the arguments of the process are not the recorded ones"]
+    assert status.drift(launch, {"launch": "x"}, 1, ON) == [
         f"the process was started with launch x, recorded is {launch['id']}"
     ]
-    assert describe.drift(launch, {}, None, manager.UnitState(True, True, False)) == ["it should run and does not"]
-    assert describe.drift(launch, {}, None, manager.UnitState(True, False, True)) == [
+    assert status.drift(launch, {}, None, manager.UnitState(True, True, False)) == ["it should run and does not"]
+    assert status.drift(launch, {}, None, manager.UnitState(True, False, True)) == [
         "it runs now and would not start at boot"
     ]
-    assert describe.drift(launch, {}, None, manager.UnitState(True)) == []
+    assert status.drift(launch, {}, None, manager.UnitState(True)) == []
 
 
 def test_one_by_its_port(run_module: RunModule, home: Path) -> None:

@@ -29,7 +29,7 @@ from .._preflight.gpus import Neighbour
 from .._result import Refusal
 from .._spec import record
 from .._spec.options import INSTANCE
-from .ensure import Answer, Request, ensure
+from .reconcile import Answer, Request, ensure
 
 # States in which a server needs no model.
 AT_REST = ("stopped", "absent")

@@ -27,7 +27,8 @@ from .._preflight.memory import MemoryCheck
 from .._result import Refusal, diff_of, result
 from .._spec import record
 from .._spec.spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
-from . import apply, describe, observe, plan, prove
+from . import apply, observe, plan, status
+from . import release as prove
 from .observe import Place
 
 
@@ -184,7 +185,7 @@ def _without_spec(request: Request) -> Answer:
             raise Refusal([f"name: there is no instance {name} in {request.home}, so it cannot be stopped."])
         if os.path.exists(folder):
             raise Refusal([f"name: {folder} is not an instance (it has no instance.json), so it is not removed."])
-        return Answer(result([], describe.absent(name), "instance", diff=diff_of({}, {}, name)))
+        return Answer(result([], status.absent(name), "instance", diff=diff_of({}, {}, name)))
     place = _place(request, last["manager"])
     observed = observe.observe(place, last, None)
     steps = plan.decide(request.state, None, observed, folder)
@@ -192,11 +193,11 @@ def _without_spec(request: Request) -> Answer:
     after = {"state": request.state} if steps else before
     warnings = [] if request.check else apply.carry_out(place, steps, last)
     if request.state == "absent":
-        resource = describe.absent(name)
+        resource = status.absent(name)
     elif steps and not request.check:
-        resource = describe.look(place, last)
+        resource = status.look(place, last)
     else:
-        resource = describe.describe(place, last, observed.unit)
+        resource = status.describe(place, last, observed.unit)
     # What is only stopped stays declared, and its memory is kept for it.
     takes = Neighbour(name, pids=pids_of(last), comes=True) if request.state == "absent" else None
     return Answer(result(steps, resource, "instance", diff=diff_of(before, after, name)), warnings, takes=takes)
@@ -336,15 +337,13 @@ def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
     value = dict(decision.want.record)
     if case.request.check:
         if last is None:
-            return describe.absent(case.spec.name)
-        return (
-            describe.look(case.former, last) if case.former else describe.describe(place, last, decision.observed.unit)
-        )
+            return status.absent(case.spec.name)
+        return status.look(case.former, last) if case.former else status.describe(place, last, decision.observed.unit)
     if not steps:
         if value != last:
             # The same files, touched. With their stat values recorded, the next run need not read them.
             apply.write_record(place, value)
-        return describe.describe(place, value, decision.observed.unit)
+        return status.describe(place, value, decision.observed.unit)
     kinds = plan.kinds(steps)
     proves = bool(kinds & {"start", "prove"})
     if proves:
@@ -355,7 +354,7 @@ def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:
         timeout, rollback = case.request.params["wait_timeout"], case.request.params["rollback"]
         value, warnings = prove.prove(place, value, timeout, starts="start" in kinds, rollback=rollback)
         decision.warnings.extend(warnings)
-    return describe.look(place, value)
+    return status.look(place, value)
 
 
 def _shown(value: Mapping[str, Any] | None) -> dict[str, Any]:
