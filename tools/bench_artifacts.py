@@ -32,7 +32,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_r
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read as read_gguf
 from ansible_collections.gpufleet.llamacpp.tests.lab.hub import File, Hub
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
+from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 
 GIB = 1 << 30
 LARGE = 2 * GIB

@@ -24,7 +24,7 @@ def instances(instance, lab):
     """The instances of the four pages, with files of true size, and with ports that are free here."""
     image = instance.record()["spec"]["image"]
     archive = ["tar", "-chf", "-", "--exclude=__pycache__"]
-    archive += ["-C", ROOT / "tests/unit/_artifact", "gguf_builder.py", "-C", Path(__file__).parent, "giants.py"]
+    archive += ["-C", ROOT / "tests/unit/_gguf", "gguf_builder.py", "-C", Path(__file__).parent, "giants.py"]
     archive += ["-C", ROOT / ".collections", "ansible_collections/gpufleet/llamacpp/plugins/module_utils"]
     code = subprocess.run(archive, check=True, capture_output=True).stdout
     lab("ssh", "gpu1", f"mkdir -p {CODE} && tar -C {CODE} -xf -", input=code)

@@ -12,8 +12,8 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.test_prove import Fake, place
+from ansible_collections.gpufleet.llamacpp.tests.unit._instance.test_release import Fake, place
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
 NAME = "4403-glm-4.7-flash-q4"
 

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import UnitState
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import FOLDER, a_record, found
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import FOLDER, a_record, found
 
 RUNNER, SCRIPT = f"{FOLDER}/runner.py", f"{FOLDER}/run.sh"
 FILES = {RUNNER: b"runner, " + plan.MARK, SCRIPT: b"script, " + plan.MARK}

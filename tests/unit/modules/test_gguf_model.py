@@ -21,8 +21,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import pa
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder as build
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fault_server import FaultServer
+from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
+from ansible_collections.gpufleet.llamacpp.tests.unit._fetch.fault_server import FaultServer
 
 CONTENT = build.model()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -120,7 +120,7 @@ def test_fetched_once(call, server, tmp_path):
 
 def test_a_split_model_is_fetched_whole(call, tmp_path):
     parts = build.split(tmp_path, 2)
-    contents = {f"/{part.name}": part_file.read_bytes() for part in parts}
+    contents = {f"/{part.name}": part.read_bytes() for part in parts}
     with serving(contents) as (address, dummy):
         path = str(tmp_path / "models" / parts[0].name)
         first = call(gguf_model, path=path, url=f"{address}/{parts[1].name}")
@@ -223,7 +223,7 @@ PARTS = [f"UD-Q2_K_XL/big-{part:05d}-of-00002.gguf" for part in (1, 2)]
 @pytest.fixture
 def hub(tmp_path):
     parts = build.split(tmp_path, 2)
-    files = {"tiny.gguf": CONTENT, **dict(zip(PARTS, (part_file.read_bytes() for part in parts)))}
+    files = {"tiny.gguf": CONTENT, **dict(zip(PARTS, (part.read_bytes() for part in parts)))}
     with lab.Hub() as served:
         served.repo(REPO).commit(files)
         yield served

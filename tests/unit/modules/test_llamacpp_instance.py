@@ -16,10 +16,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record, spec
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact import gguf_builder
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import RegistryServer
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.help_sample import HELP
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record, params
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import RegistryServer
+from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
+from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, params
 
 RunModule = Callable[..., dict[str, Any]]
 

@@ -15,7 +15,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import man
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import module, status
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance_info
-from ansible_collections.gpufleet.llamacpp.tests.unit._instance.sample import a_record
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
 RunModule = Callable[..., dict[str, Any]]
 

@@ -18,7 +18,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.modules import sif_image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import FakeRuntime
-from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry_server import (
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import (
     PASSWORD,
     USER,
     RegistryServer,
