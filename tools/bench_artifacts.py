@@ -42,7 +42,7 @@ MEMORY = "/dev/shm"
 
 ENGINE = """
 import json
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.fetch import Source, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import Source, fetch
 url, path, sha256, options = sys.argv[1:]
 print(json.dumps(fetch([Source(url)], path, size=None, sha256=sha256, **json.loads(options)).__dict__))
 """

@@ -21,8 +21,8 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import pa
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
-from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._fetch.fault_server import FaultServer
+from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
 
 CONTENT = build.model()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
