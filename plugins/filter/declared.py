@@ -11,16 +11,11 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible.utils.vars import merge_hash
 
+from ..module_utils._spec.options import DECLARED
+
 # Of a model: where it comes from, which is one of these, and what is said of that place alone. The hub (endpoint,
 # token_file) is a site's, whatever the place.
 SOURCES = ("repo", "url", "src")
-OF_AN_INSTANCE = (
-    *("name", "state", "image", "image_sha256", "pull", "model", "alias", "host", "port", "gpus", "gpu_layers"),
-    *("image_auth_file", "image_no_https", "image_ca_path", "drain_timeout", "rollback", "lock_timeout"),
-    *("gate", "gate_prompts", "gate_prompt_tokens", "max_slowdown"),
-    *("context_size", "threads", "args", "env", "binds", "api_key_file", "server_path", "manager", "user"),
-    *("wait_timeout", "allow_options", "min_build"),
-)
 OF_A_MODEL = (
     *("path", "repo", "file", "revision", "endpoint", "token_file", "offline", "url", "src", "mirrors", "connections"),
     *("max_rate", "ca_path", "sha256", "verify"),
@@ -119,7 +114,7 @@ def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
         lacks += [] if entry["model"]["path"] else ["model.path"]
         if lacks:
             problems.append(f"{entry['name'] or 'An instance without a name'} lacks {', '.join(lacks)}.")
-        problems += _unknown(entry, OF_AN_INSTANCE, entry["name"])
+        problems += _unknown(entry, DECLARED, entry["name"])
         problems += _unknown(entry["model"], OF_A_MODEL, f"the model of {entry['name']}")
     names = [entry["name"] for entry in instances if entry["name"]]
     problems += [

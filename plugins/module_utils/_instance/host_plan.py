@@ -122,7 +122,7 @@ def _look_at_instance(entry: Mapping[str, Any], ways: Ways, strict: bool, found:
     try:
         answer = _foretell(entry, ways, tuple(found.takes))
     except Refusal as refusal:
-        problems = refusal.problems
+        problems = [str(problem) for problem in refusal.problems]
         may_pass = MAY_PASS if found.sure else MAY_PASS_UNKNOWN
         if found.plan["instances"] and all(problem.startswith(may_pass) for problem in problems):
             found.plan["instances"].append(entry)

@@ -21,7 +21,7 @@ from .._host.files import let_servers_read
 from .._host.lock import Held, hold
 from .._host.manager import ManagerError
 from .._host.python import default_home, ensure_library, prefer_library
-from .._result import Refusal, sentences
+from .._result import Refusal, failure, sentences
 from .._spec import record
 from .._spec.spec import check_name
 from . import host_plan, status
@@ -97,7 +97,7 @@ def run_info_module(module: AnsibleModule) -> None:
     home = module.params["home"] or default_home()
     wanted = module.params["name"]
     if wanted and (problems := check_name(wanted)):
-        module.fail_json(msg=problems[0])
+        module.fail_json(**failure(problems))
     prefer_library("nvidia-ml-py", home)
     run = _run(module)
     try:

@@ -23,7 +23,8 @@ from .._host.python import venv_python
 from .._host.runtime import Run
 from .._preflight.files import Survey
 from .._spec import launch, record, run_sh
-from .._spec.spec import DRAIN_TIMEOUT, Spec
+from .._spec.options import BY_NAME
+from .._spec.spec import Spec
 from .plan import Observed, Wanted
 
 LOG = "llama-server.log"
@@ -59,7 +60,7 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
     """What the manager is to keep running: the runner of this instance, for a spec in its recorded form."""
     python = venv_python(place.home)
     system = place.manager.name == "systemd"
-    stopping = spec.get("drain_timeout", DRAIN_TIMEOUT) + launch.STOP_TIMEOUT
+    stopping = spec.get("drain_timeout", BY_NAME["drain_timeout"].default) + launch.STOP_TIMEOUT
     return managers.Unit(
         name=place.name,
         description=f"llama-server {place.name} on port {spec['port']}",

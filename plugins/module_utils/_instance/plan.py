@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._host.manager import UnitState
-from .._result import Action, Refusal
+from .._result import Action, Problem, Refusal
 from .._spec import record
+from .._spec.options import NOT_NOTICED
 
 # What every file that the collection writes holds, by which a hand-written run.sh is told from ours.
 MARK = b"gpufleet.llamacpp"
-
-# Parts of a spec that the server itself does not notice: the runner asks for them when it needs them.
-NOT_NOTICED = ("drain_timeout",)
 
 
 @dataclass(frozen=True)
@@ -172,8 +170,12 @@ def _in_place(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     if foreign and observed.record is None:
         raise Refusal(
             [
-                f"name: {path} was not written by this collection and would be lost. Move it away, or choose another "
-                "name."
+                Problem(
+                    "name",
+                    f"{path} was not written by this collection and would be lost",
+                    "Move it away, or choose another name.",
+                    path=path,
+                )
                 for path in foreign
             ]
         )
@@ -193,7 +195,13 @@ def _present(wanted: Wanted, observed: Observed) -> list[Step]:
     moved = manager_change(wanted, observed)
     if moved and observed.former_active:
         raise Refusal(
-            [f"{moved}: the instance runs, and state present stops nothing. Use state started, or stop it first."]
+            [
+                Problem(
+                    "state",
+                    f"{moved}: the instance runs, and state present stops nothing",
+                    "Use state started, or stop it first.",
+                )
+            ]
         )
     # A unit that starts at boot would be a start, only later; so that stays as it is.
     return _in_place(wanted, observed, observed.unit.enabled)

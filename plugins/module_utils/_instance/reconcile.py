@@ -24,7 +24,7 @@ from .._preflight import files as needed_files
 from .._preflight import memory, resources, service_user, setuid
 from .._preflight.gpus import Neighbour, pids_of
 from .._preflight.memory import MemoryCheck
-from .._result import Refusal, diff_of, result
+from .._result import Problem, Refusal, diff_of, result
 from .._spec import record
 from .._spec.spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
 from . import apply, observe, plan, status
@@ -118,7 +118,8 @@ def ensure(request: Request) -> Answer:
             return _with_spec(*_recorded(request))
         lacking = [key for key in ("image", "model", "port") if request.params[key] is None]
         if lacking:
-            raise Refusal([f"{key}: it is missing. A new instance needs image, model and port." for key in lacking])
+            remedy = "A new instance needs image, model and port."
+            raise Refusal([Problem(key, "it is missing", remedy) for key in lacking])
         return _with_spec(request, _parse(request), gate_options.parse(request.params).as_dict())
     problems = check_name(request.name)
     if problems:
@@ -131,8 +132,8 @@ def _recorded(request: Request) -> tuple[Request, Spec, dict[str, Any]]:
     problems = check_name(request.name)
     last = None if problems else _last(request)
     if last is None:
-        said = f"name: there is no instance {request.name} in {request.home}. To make one, give image, model and port."
-        raise Refusal(problems or [said])
+        text = f"there is no instance {request.name} in {request.home}"
+        raise Refusal(problems or [Problem("name", text, "To make one, give image, model and port.")])
     image = request.params["image"]
     problems = check_image(image, request.image_sha256, request.params["pull"]) if image else []
     if problems:
@@ -145,14 +146,14 @@ def _recorded(request: Request) -> tuple[Request, Spec, dict[str, Any]]:
 
 def _parse(request: Request) -> Spec:
     """The spec; raises Refusal with every problem of it, of the gate, and of the host where that can be asked."""
-    problems = gate_options.check(request.params)
+    problems: list[Any] = gate_options.check(request.params)
     try:
         spec = parse(request.params, request.home)
     except Refusal as refusal:
         problems = [*refusal.problems, *problems]
     if not problems:
         return spec
-    if can_be_looked_at(problems):
+    if can_be_looked_at(request.params, problems):
         try:
             network = images.network_of(request.params, lambda: request.library("requests"), request.hide)
             _decide(_case(request, canonical(request.params, request.home), {}, network))
@@ -165,14 +166,14 @@ def _last(request: Request) -> dict[str, Any] | None:
     try:
         return record.read(os.path.join(request.home, request.name))
     except (ValueError, OSError) as error:
-        raise Refusal([str(error)]) from error
+        raise Refusal([Problem("name", str(error))]) from error
 
 
 def _place(request: Request, manager: str) -> Place:
     try:
         chosen = managers.select(manager, home=request.home, run=request.run)
     except managers.ManagerError as error:
-        raise Refusal([f"manager: {error}."]) from error
+        raise Refusal([Problem("manager", str(error))]) from error
     return Place(request.home, request.name, chosen, request.run)
 
 
@@ -182,9 +183,10 @@ def _without_spec(request: Request) -> Answer:
     folder = os.path.join(request.home, name)
     if last is None:
         if request.state == "stopped":
-            raise Refusal([f"name: there is no instance {name} in {request.home}, so it cannot be stopped."])
+            raise Refusal([Problem("name", f"there is no instance {name} in {request.home}, so it cannot be stopped")])
         if os.path.exists(folder):
-            raise Refusal([f"name: {folder} is not an instance (it has no instance.json), so it is not removed."])
+            text = f"{folder} is not an instance (it has no instance.json), so it is not removed"
+            raise Refusal([Problem("name", text, path=folder)])
         return Answer(result([], status.absent(name), "instance", diff=diff_of({}, {}, name)))
     place = _place(request, last["manager"])
     observed = observe.observe(place, last, None)
@@ -327,8 +329,8 @@ def _decide_again(case: Case) -> Decision:
     try:
         return _decide(case)
     except Refusal as refusal:
-        said = f"The new image was pulled to {case.spec.image} and stays there; the server was not touched."
-        raise Refusal([*refusal.problems, said]) from refusal
+        text = f"the new image was pulled to {case.spec.image} and stays there; the server was not touched"
+        raise Refusal([*refusal.problems, Problem("image", text)]) from refusal
 
 
 def _apply_and_describe(case: Case, decision: Decision) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from . import help as help_text
 from .argv import spelled
 from .help import Option
-from .options import FLOATS, INTEGERS, LAYERS, LISTS, OFF, ON, OWNED, REPLACED
+from .options import FLOATS, INTEGERS, LAYERS, LISTS, OFF, ON, REPLACED
 
 LOOKS_LIKE_OPTION = re.compile(r"--?[A-Za-z]")
 # What editors make of two dashes.
@@ -56,22 +56,25 @@ class Checked:
     wrong_env: list[str] = field(default_factory=list)
 
 
-def check(words: Sequence[str], env: Mapping[str, str], options: Sequence[Option]) -> Checked:
-    """Check llama-server's arguments ``words`` and its variables against the options of its build."""
+def check(words: Sequence[str], env: Mapping[str, str], options: Sequence[Option], owned: Mapping[str, str]) -> Checked:
+    """Check llama-server's arguments ``words`` and its variables against the options of its build.
+
+    ``owned``: llama-server's spellings that an option of the module stands for, each with that option.
+    """
     known = help_text.by_name(options)
     checked = Checked()
-    uses = _uses(words, known, checked)
+    uses = _uses(words, known, checked, owned)
     checked.warnings += [
         f"args: {use.word} is deprecated and does nothing any more. Take it out."
         for use in uses
         if "DEPRECATED" in use.option.about
     ]
     checked.warnings += _repeated(uses)
-    _variables(env, options, uses, checked)
+    _variables(env, options, uses, checked, owned)
     return checked
 
 
-def _uses(words: Sequence[str], known: Mapping[str, Option], checked: Checked) -> list[Use]:
+def _uses(words: Sequence[str], known: Mapping[str, Option], checked: Checked, owned: Mapping[str, str]) -> list[Use]:
     """The command line, option by option; what is none, or lacks its value, or has a wrong one, is a problem."""
     uses: list[Use] = []
     before: str | None = None  # None: the option before is not known, and so whether it takes values
@@ -81,7 +84,7 @@ def _uses(words: Sequence[str], known: Mapping[str, Option], checked: Checked) -
         place += 1
         option = known.get(spelled(word))
         if option is None and LOOKS_LIKE_OPTION.match(word):
-            checked.problems.append(f"args: {_unknown(word, known)}")
+            checked.problems.append(f"args: {_unknown(word, known, owned)}")
             before = None
         elif word.startswith(LONG_DASHES):
             checked.problems.append(f"args: {word!r} begins with a long dash. Write {'--' + word[1:]!r}.")
@@ -127,25 +130,25 @@ def _takes(option: Option) -> str:
     return f"{('one value', 'two values')[option.values - 1]}. Take it out, or write its option before it"
 
 
-def _unknown(word: str, known: Mapping[str, Option]) -> str:
+def _unknown(word: str, known: Mapping[str, Option], owned: Mapping[str, str]) -> str:
     """What is said of an option that this build does not have."""
     name = spelled(word)
     instead = REPLACED.get(name)
     if instead and instead.split()[0] in known:
         return f"{word} is gone from this build of llama-server. Write '{instead}' instead."
-    return f"unknown option {word}{_meant(name, known)}"
+    return f"unknown option {word}{_meant(name, known, owned)}"
 
 
-def _meant(name: str, known: Mapping[str, Option]) -> str:
+def _meant(name: str, known: Mapping[str, Option], owned: Mapping[str, str]) -> str:
     bare = {other.lstrip("-"): other for other in known}
     near = bare.get(name.lstrip("-")) or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=NEAR)), None)
     if near is None:
         return ". The llama-server of this image has none that is like it; its --help lists what it has."
-    return f", did you mean {near}?{_ours(near)}"
+    return f", did you mean {near}?{_own_option(near, owned)}"
 
 
-def _ours(name: str) -> str:
-    return f" That is the option {OWNED[name]} of this module; say it there." if name in OWNED else ""
+def _own_option(name: str, owned: Mapping[str, str]) -> str:
+    return f" That is the option {owned[name]} of this module. Set it there." if name in owned else ""
 
 
 def _wrong(use: Use) -> str | None:
@@ -196,7 +199,13 @@ def _repeated(uses: Sequence[Use]) -> list[str]:
     ]
 
 
-def _variables(env: Mapping[str, str], options: Sequence[Option], uses: Sequence[Use], checked: Checked) -> None:
+def _variables(
+    env: Mapping[str, str],
+    options: Sequence[Option],
+    uses: Sequence[Use],
+    checked: Checked,
+    owned: Mapping[str, str],
+) -> None:
     """LLAMA_ARG_*, read before the command line; one that llama-server does not know it ignores in silence."""
     by_env = {option.env: option for option in options if option.env}
     for name, value in env.items():
@@ -205,7 +214,7 @@ def _variables(env: Mapping[str, str], options: Sequence[Option], uses: Sequence
         positive = by_env.get(PREFIX + name[len(NEGATED) :]) if name.startswith(NEGATED) else None
         option = by_env.get(name) or positive
         if option is None:
-            checked.problems.append(f"env: {_unknown_variable(name, by_env)}")
+            checked.problems.append(f"env: {_unknown_variable(name, by_env, owned)}")
             checked.wrong_env.append(name)
             continue
         negates = name not in by_env
@@ -222,14 +231,14 @@ def _variables(env: Mapping[str, str], options: Sequence[Option], uses: Sequence
             )
 
 
-def _unknown_variable(name: str, by_env: Mapping[str, Option]) -> str:
+def _unknown_variable(name: str, by_env: Mapping[str, Option], owned: Mapping[str, str]) -> str:
     instead = REPLACED.get(name)
     if instead:
         return f"{name} is gone from this build of llama-server. Write '{instead}' into args instead."
     near = next(iter(difflib.get_close_matches(name, by_env, n=1, cutoff=NEAR)), None)
     if near is None:
         return f"unknown variable {name}, which llama-server would ignore. Say it in args, by the option's name."
-    return f"unknown variable {name}, did you mean {near}?{_ours(near)}"
+    return f"unknown variable {name}, did you mean {near}?{_own_option(near, owned)}"
 
 
 def _wrong_variable(name: str, value: str, option: Option, negates: bool) -> str | None:

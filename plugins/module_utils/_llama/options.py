@@ -20,20 +20,6 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What an option of the module stands for.
-OWNED = _each(
-    {
-        "-m --model LLAMA_ARG_MODEL": "model",
-        "-a --alias LLAMA_ARG_ALIAS": "alias",
-        "--host LLAMA_ARG_HOST": "host",
-        "--port LLAMA_ARG_PORT": "port",
-        "-ngl --gpu-layers --n-gpu-layers LLAMA_ARG_N_GPU_LAYERS": "gpu_layers",
-        "-c --ctx-size LLAMA_ARG_CTX_SIZE": "context_size",
-        "-t --threads LLAMA_ARG_THREADS": "threads",
-        "--api-key-file LLAMA_ARG_API_KEY_FILE": "api_key_file",
-    }
-)
-
 _DOWNLOADS = "an instance serves files of the host; bring them with gguf_model, and name the model in model"
 _EXITS = "it prints and exits"
 # What would keep llama-server from being what an instance is, each with what to do instead.

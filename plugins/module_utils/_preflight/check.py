@@ -18,6 +18,7 @@ from .._llama import compat, lint, lint_server
 from .._llama import probe as image_probe
 from .._llama.probe import ImageSays
 from .._spec import record
+from .._spec.options import OWNED
 from .._spec.spec import Spec
 from . import pitfalls
 
@@ -131,6 +132,6 @@ def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tu
         return lint_server.plainly(begin, spec.image, *said.failure), []
     if not said.options:
         return lint_server.refuses(begin, lint.as_they_stand(words), spec.image, run), []
-    checked = lint.check(words, dict(spec.env), said.options)
+    checked = lint.check(words, dict(spec.env), said.options, OWNED)
     refused = lint_server.refuses(begin, checked.sound, spec.image, run, without=checked.wrong_env)
     return [*checked.problems, *refused], checked.warnings

@@ -16,6 +16,7 @@ from typing import Any
 
 from .._gguf import file as gguf
 from .._host import runtime
+from .options import ARGUMENTS
 from .spec import Spec
 
 # Seconds between SIGTERM and SIGKILL.
@@ -88,19 +89,13 @@ def all_binds(spec: Spec) -> list[str]:
 def server_argv(spec: Spec, server: str) -> list[str]:
     """llama-server's own command line, in the order and spelling of the operator's documentation."""
     binds = all_binds(spec)
-    argv = [server, "-m", inside(spec.model, binds) or spec.model]
-    if spec.gpu_layers is not None:
-        argv += ["-ngl", spec.gpu_layers]
-    if spec.context_size is not None:
-        argv += ["-c", str(spec.context_size)]
-    argv += ["--port", str(spec.port), "--host", spec.host]
-    if spec.threads is not None:
-        argv += ["-t", str(spec.threads)]
-    if spec.alias is not None:
-        argv += ["--alias", spec.alias]
-    argv += spec.args
-    if spec.api_key_file:
-        argv += ["--api-key-file", inside(spec.api_key_file, binds) or spec.api_key_file]
+    argv = [server]
+    for option in ARGUMENTS:
+        value = spec.value(option.name)
+        if option.name == "args":
+            argv += spec.args
+        elif value is not None:
+            argv += [option.flags[0], (option.in_container and inside(value, binds)) or str(value)]
     return argv
 
 

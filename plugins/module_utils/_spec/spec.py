@@ -10,43 +10,33 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from .._artifact.image import naming
 from .._llama.argv import spelled
-from .._llama.options import OPENS, OWNED, UNUSABLE
-from .._result import Refusal
+from .._llama.options import OPENS, UNUSABLE
+from .._result import Problem, Refusal
+from .options import BY_NAME, OPTIONS, OWNED, PLAIN, RECORDED, Option
 
-# States that need a whole spec; for the others the record on the host tells enough.
+# States that need a whole spec; for the others the record on the host is enough.
 WHOLE_STATES = ("started", "restarted", "present")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 GPU = re.compile(r"\d+|GPU-[0-9a-fA-F-]+")
-LAYERS = re.compile(r"\d{1,4}|auto|all")
-# A name or an address, an IPv6 address also in brackets; no list of them, and nothing that looks like an option.
-HOST = re.compile(r"[A-Za-z0-9:\[][A-Za-z0-9.:_\[\]-]*")
 LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
-
-# Seconds, for what was recorded before it could be chosen.
-DRAIN_TIMEOUT = 60
 
 # What the home holds beside the instances' folders.
 RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
-
-# Options that can be wrong without hiding what else is: neither a place nor the shape of the command depends on them.
-ASIDE = (
-    *("args", "env", "allow_options", "alias", "context_size", "threads", "min_build", "max_slowdown"),
-    *("gate_prompts", "gate_prompt_tokens", "wait_timeout", "drain_timeout", "lock_timeout"),
-)
 
 
 @dataclass(frozen=True)
 class Spec:
     """One declared instance. Paths are absolute; args is an argument list, one element an argument.
 
-    ``image`` is an address until image.py tells where that image lies.
+    ``image`` is an address until the image is resolved to a file. ``plain``: the options that go to llama-server as
+    they are, by name, those that are set.
     """
 
     name: str
@@ -54,11 +44,7 @@ class Spec:
     model: str
     port: int
     host: str
-    alias: str | None
     gpus: tuple[str, ...]
-    gpu_layers: str | None
-    context_size: int | None
-    threads: int | None
     args: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     binds: tuple[str, ...]
@@ -67,10 +53,16 @@ class Spec:
     manager: str
     user: str
     drain_timeout: int
+    plain: tuple[tuple[str, str | int], ...] = ()
+
+    def value(self, name: str) -> Any:
+        """The value of a recorded option; None where it is not set."""
+        return dict(self.plain).get(name) if BY_NAME[name].plain else getattr(self, name)
 
     def as_dict(self) -> dict[str, Any]:
         """The form that is recorded on the host: JSON types only."""
-        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {option.name: self.value(option.name) for option in RECORDED}
+        lists = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {**lists, "env": dict(self.env)}
 
 
@@ -84,77 +76,91 @@ def split_args(entries: Sequence[str]) -> list[str]:
     return argv
 
 
-def check_name(name: str) -> list[str]:
+def check_name(name: str) -> list[Problem]:
     """Problems of an instance's name, which is also the name of its folder and of its unit."""
     if not NAME.fullmatch(name) or ".." in name:
         return [
-            f"name: {name!r} cannot be a folder's name. Use letters, digits, dot, dash and underscore, at most 64, "
-            "beginning with a letter or digit, without '..'."
+            Problem(
+                "name",
+                f"{name!r} cannot be a folder's name",
+                "Use letters, digits, dot, dash and underscore, at most 64, beginning with a letter or digit, without "
+                "'..'.",
+            )
         ]
     if name in RESERVED:
-        return [f"name: {name!r} is what the home has for all instances. Choose another name."]
+        return [Problem("name", f"{name!r} is a name that the home itself uses", "Choose another name.")]
     return []
 
 
-def _check_number(option: str, value: int | None, low: int, high: int, why: str) -> list[str]:
-    if value is None or low <= value <= high:
+def _check_value(option: Option, value: Any) -> list[Problem]:
+    """The range of a number, and the form of a text."""
+    if value is None:
         return []
-    return [f"{option}: {value} is out of range. Choose {low} to {high} ({why})."]
+    if option.bounds:
+        low, high, unit = option.bounds
+        if not low <= value <= high:
+            return [Problem(option.name, f"{value} is out of range", f"Choose {low} to {high} ({unit}).")]
+    if option.accepts and not option.accepts(value):
+        return [Problem(option.name, f"{value!r} has to be {option.expected}")]
+    return []
 
 
-def _check_path(option: str, value: str | None) -> list[str]:
+def _check_path(option: str, value: str | None) -> list[Problem]:
     if value is None:
         return []
     if not value.startswith("/") or ".." in value.split("/") or any(ord(letter) < 32 for letter in value):
-        return [f"{option}: {value!r} has to be an absolute path without '..' and without control characters."]
+        return [Problem(option, f"{value!r} has to be an absolute path without '..' and without control characters")]
     return []
 
 
-def _check_bound(option: str, path: str | None, bound: str) -> list[str]:
+def _check_bound(option: str, path: str | None, bound: str) -> list[Problem]:
     """A path that the container gets by --bind, where a comma and a colon have a meaning of their own."""
     if path is None or not re.search("[:,]", bound):
         return []
-    return [f"{option}: {path!r} cannot be seen by the container: --bind takes no ':' and ','. Rename the folder."]
+    text = f"{path!r} cannot be seen by the container: --bind takes no ':' and ','"
+    return [Problem(option, text, "Rename the folder.")]
 
 
-def _check_bind(bind: str) -> list[str]:
+def _check_bind(bind: str) -> list[Problem]:
     parts = bind.split(":")
     sound = all(part.startswith("/") for part in parts[:2]) and "," not in bind
     if sound and (len(parts) <= 2 or parts[2:] in (["ro"], ["rw"])):
         return [problem for part in parts[:2] for problem in _check_path("binds", part)]
-    return [f"binds: {bind!r} has to be /on/host:/in/container or /on/host:/in/container:ro, without a comma."]
+    text = f"{bind!r} has to be /on/host:/in/container or /on/host:/in/container:ro, without a comma"
+    return [Problem("binds", text)]
 
 
-def check_image(image: str, sha256: str | None, pull: str) -> list[str]:
+def check_image(image: str, sha256: str | None, pull: str) -> list[Problem]:
     """Problems of the options that say which image."""
     problems = naming.problems(image, sha256, pull)
     return problems if naming.is_address(image) else [*problems, *_check_path("image", naming.path_of(image, "/"))]
 
 
-def _check_gpus(gpus: Sequence[str]) -> list[str]:
+def _check_gpus(gpus: Sequence[str]) -> list[Problem]:
     problems = [
-        f"gpus: {gpu!r} is neither an index such as 0 nor a UUID such as GPU-8a3c...; nvidia-smi -L lists both."
+        Problem("gpus", f"{gpu!r} is neither an index such as 0 nor a UUID (GPU-...)", "nvidia-smi -L lists both.")
         for gpu in gpus
         if not GPU.fullmatch(gpu)
     ]
     if len(set(gpus)) < len(gpus):
-        problems.append(f"gpus: {','.join(gpus)} names a GPU twice. Name each once.")
+        problems.append(Problem("gpus", f"{','.join(gpus)} names a GPU twice", "Name each once."))
     return problems
 
 
-def _check_env(env: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
+def _check_env(env: Mapping[str, Any], allowed: Sequence[str]) -> list[Problem]:
     problems = []
     for name, value in env.items():
         if not ENV_NAME.fullmatch(name):
-            problems.append(f"env: {name!r} cannot be a variable's name. Use letters, digits and underscores.")
+            text = f"{name!r} cannot be a variable's name"
+            problems.append(Problem("env", text, "Use letters, digits and underscores."))
         else:
             problems += _check_option("env", name, name, allowed)
         if "\0" in str(value):
-            problems.append(f"env: the value of {name} holds a NUL byte. Take it out.")
+            problems.append(Problem("env", f"the value of {name} holds a NUL byte", "Take it out."))
     return problems
 
 
-def _check_args(argv: Sequence[str], allowed: Sequence[str]) -> list[str]:
+def _check_args(argv: Sequence[str], allowed: Sequence[str]) -> list[Problem]:
     problems = []
     for argument in argv:
         name, equals, value = argument.partition("=")
@@ -163,37 +169,41 @@ def _check_args(argv: Sequence[str], allowed: Sequence[str]) -> list[str]:
         found = _check_option("args", name, option, allowed)
         problems += found
         if not found and equals and LONG_OPTION.fullmatch(option):
-            problems.append(f"args: llama-server knows no {argument!r}; write {name + ' ' + value!r}.")
+            problems.append(
+                Problem("args", f"llama-server has no option {argument!r}", f"Write {name + ' ' + value!r}.")
+            )
         if "\0" in argument:
-            problems.append(f"args: {argument!r} holds a NUL byte. Take it out.")
+            problems.append(Problem("args", f"{argument!r} holds a NUL byte", "Take it out."))
     return problems
 
 
-def _check_option(where: str, shown: str, name: str, allowed: Sequence[str]) -> list[str]:
-    """An option of llama-server, or the variable that stands for it, by what is known of it without an image."""
+def _check_option(where: str, shown: str, name: str, allowed: Sequence[str]) -> list[Problem]:
+    """An option of llama-server, or its variable, by what is known of it without an image."""
     if name in OWNED:
-        return [f"{where}: {shown} is what the option {OWNED[name]} is for; say it there."]
+        return [Problem(where, f"{shown} is what the option {OWNED[name]} is for", "Set it there.")]
     if name in UNUSABLE:
-        return [f"{where}: {shown} cannot be used: {UNUSABLE[name]}."]
+        return [Problem(where, f"{shown} cannot be used: {UNUSABLE[name]}")]
     if name in OPENS and OPENS[name].name not in allowed:
         opening = OPENS[name]
-        return [
-            f"{where}: {shown} {opening.does}. If that is wanted, write {opening.name} into allow_options; else take "
-            "it out."
-        ]
+        remedy = f"If that is wanted, write {opening.name} into allow_options; else take it out."
+        return [Problem(where, f"{shown} {opening.does}", remedy)]
     return []
 
 
-def _check_allowed(allowed: Sequence[str]) -> list[str]:
+def _check_allowed(allowed: Sequence[str]) -> list[Problem]:
     names = dict.fromkeys(opening.name for opening in OPENS.values())
     return [
-        f"allow_options: {name!r} is none of the options that have to be allowed. These are {', '.join(names)}."
+        Problem(
+            "allow_options",
+            f"{name!r} is none of the options that have to be allowed",
+            f"These are {', '.join(names)}.",
+        )
         for name in allowed
         if name not in OPENS
     ]
 
 
-def check(params: Mapping[str, Any]) -> list[str]:
+def check(params: Mapping[str, Any]) -> list[Problem]:
     """Every problem of the options that can be seen without looking at the host."""
     model, key_file = params["model"], params["api_key_file"]
     problems = check_name(params["name"])
@@ -202,21 +212,8 @@ def check(params: Mapping[str, Any]) -> list[str]:
         problems += _check_path(option, params[option])
     problems += _check_bound("model", model, os.path.dirname(model))
     problems += _check_bound("api_key_file", key_file, key_file or "")
-    if not HOST.fullmatch(params["host"]) or params["host"].endswith(".sock"):
-        problems.append(f"host: {params['host']!r} has to be one address, such as 127.0.0.1 or 0.0.0.0.")
-    problems += _check_number("port", params["port"], 1, 65535, "TCP ports")
+    problems += [problem for row in OPTIONS for problem in _check_value(row, params[row.name])]
     problems += _check_gpus([str(gpu) for gpu in params["gpus"] or []])
-    layers = params["gpu_layers"]
-    if layers is not None and not LAYERS.fullmatch(layers):
-        problems.append(f"gpu_layers: {layers!r} has to be a number of layers, auto or all.")
-    problems += _check_number("context_size", params["context_size"], 0, 2**31 - 1, "tokens; 0 is the model's own")
-    problems += _check_number("threads", params["threads"], 1, 4096, "CPU threads")
-    problems += _check_number("min_build", params["min_build"], 1, 2**31 - 1, "a build's number, such as 11434")
-    problems += _check_number("wait_timeout", params["wait_timeout"], 1, 86400, "seconds")
-    problems += _check_number("drain_timeout", params["drain_timeout"], 0, 3600, "seconds")
-    problems += _check_number("lock_timeout", params["lock_timeout"], 0, 86400, "seconds")
-    if params["alias"] is not None and (not params["alias"] or not params["alias"].isprintable()):
-        problems.append(f"alias: {params['alias']!r} has to be a name on one line.")
     allowed = [spelled(name) for name in params["allow_options"]]
     problems += _check_allowed(allowed)
     allowed = [OPENS[name].name for name in allowed if name in OPENS]
@@ -227,11 +224,16 @@ def check(params: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _check_places(spec: Spec, home: str) -> list[str]:
-    """What lies in the instance's own folder is gone with it, and image and model are to stay."""
+def _check_places(spec: Spec, home: str) -> list[Problem]:
+    """The instance's own folder is removed with it, and image and model are to stay."""
     folder = os.path.join(home, spec.name, "")
     return [
-        f"{option}: {path} lies in the instance's own folder {folder}, which is removed with it. Put it elsewhere."
+        Problem(
+            option,
+            f"{path} is in the instance's own folder {folder}, which is removed with it",
+            "Put it elsewhere.",
+            path=path,
+        )
         for option, path in (("image", spec.image), ("model", spec.model))
         if os.path.normpath(path).startswith(folder)
     ]
@@ -245,11 +247,7 @@ def canonical(params: Mapping[str, Any], home: str) -> Spec:
         model=params["model"],
         port=params["port"],
         host=params["host"],
-        alias=params["alias"],
         gpus=tuple(str(gpu) for gpu in params["gpus"] or []),
-        gpu_layers=params["gpu_layers"],
-        context_size=params["context_size"],
-        threads=params["threads"],
         args=tuple(split_args(params["args"])),
         env=tuple((name, str(value)) for name, value in sorted(params["env"].items())),
         binds=tuple(params["binds"]),
@@ -258,7 +256,12 @@ def canonical(params: Mapping[str, Any], home: str) -> Spec:
         manager=params["manager"],
         user=params["user"],
         drain_timeout=params["drain_timeout"],
+        plain=_plain(params),
     )
+
+
+def _plain(values: Mapping[str, Any]) -> tuple[tuple[str, str | int], ...]:
+    return tuple((row.name, values[row.name]) for row in PLAIN if values.get(row.name) is not None)
 
 
 def parse(params: Mapping[str, Any], home: str) -> Spec:
@@ -273,13 +276,14 @@ def parse(params: Mapping[str, Any], home: str) -> Spec:
 
 
 def of_record(value: Mapping[str, Any]) -> Spec:
-    """The spec of a record; what its version did not know yet is as the options' defaults are."""
-    known: dict[str, Any] = {"drain_timeout": DRAIN_TIMEOUT, **value}
-    spec: dict[str, Any] = {key: known.get(key) for key in Spec.__dataclass_fields__}
-    lists = {key: tuple(known[key]) for key in ("gpus", "args", "binds")}
-    return Spec(**{**spec, **lists, "env": tuple(sorted(known["env"].items()))})
+    """The spec of a record. An option that is newer than the record has its default."""
+    known = {row.name: value.get(row.name, row.default) for row in RECORDED}
+    lists: dict[str, Any] = {name: tuple(known[name]) for name in ("gpus", "args", "binds")}
+    others: dict[str, Any] = {row.name: known[row.name] for row in RECORDED if not row.plain}
+    return Spec(**{**others, **lists, "env": tuple(sorted(known["env"].items())), "plain": _plain(known)})
 
 
-def can_be_looked_at(problems: Sequence[str]) -> bool:
-    """Whether a spec with these problems still tells where on the host to look for more of them."""
-    return all(problem.split(":")[0] in ASIDE and "NUL byte" not in problem for problem in problems)
+def can_be_looked_at(params: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
+    """Whether a spec with these problems still says where on the host to look for more of them."""
+    shaped = any("\0" in str(word) for word in (*params["args"], *params["env"].values()))
+    return not shaped and not any(BY_NAME[problem.option].shapes for problem in problems)

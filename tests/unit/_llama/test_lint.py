@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import lint
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.options import OWNED
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch, a_spec
 
@@ -15,15 +16,15 @@ BEGIN = a_launch(args=[])["argv"][-12:]
 
 
 def check(*words: str, **env: str) -> lint.Checked:
-    return lint.check([*BEGIN, *words], env, OPTIONS)
+    return lint.check([*BEGIN, *words], env, OPTIONS, OWNED)
 
 
 # The words, and the whole sentence.
 WRONG = [
     ("--tempp 1", "unknown option --tempp, did you mean --temp?"),
-    ("--ctx-sise 1", "did you mean --ctx-size? That is the option context_size of this module; say it there."),
+    ("--ctx-sise 1", "did you mean --ctx-size? That is the option context_size of this module. Set it there."),
     ("--ctx_sise 1", "unknown option --ctx_sise, did you mean --ctx-size?"),
-    ("--ngl 1", "did you mean -ngl? That is the option gpu_layers of this module; say it there."),
+    ("--ngl 1", "did you mean -ngl? That is the option gpu_layers of this module. Set it there."),
     ("-temp 1", "unknown option -temp, did you mean --temp?"),
     ("--zzzzzz 1", "unknown option --zzzzzz. The llama-server of this image has none that is like it"),
     ("--mlock", "--mlock is gone from this build of llama-server. Write '--load-mode mlock' instead."),
@@ -88,8 +89,8 @@ def test_the_seed_is_right() -> None:
 
 @pytest.mark.parametrize("layers", ["99", "auto", "all"])
 def test_layers(layers: str) -> None:
-    assert lint.check(["-ngl", layers], {}, OPTIONS).problems == []
-    (problem,) = lint.check(["-ngl", layers + "x"], {}, OPTIONS).problems
+    assert lint.check(["-ngl", layers], {}, OPTIONS, OWNED).problems == []
+    (problem,) = lint.check(["-ngl", layers + "x"], {}, OPTIONS, OWNED).problems
     assert problem.endswith("it takes a whole number, auto or all.")
 
 
@@ -106,7 +107,7 @@ def test_all_at_once_and_what_is_left() -> None:
 
 
 def test_an_option_of_a_build_without_the_replacement_is_only_unknown() -> None:
-    (problem,) = lint.check(["--mlock"], {}, help_text.parse("-m,    --model FNAME\n")).problems
+    (problem,) = lint.check(["--mlock"], {}, help_text.parse("-m,    --model FNAME\n"), OWNED).problems
     assert "gone" not in problem
 
 
@@ -127,7 +128,7 @@ def test_an_option_that_does_nothing() -> None:
     ("name", "value", "said"),
     [
         ("LLAMA_ARG_TOP_KK", "1", "unknown variable LLAMA_ARG_TOP_KK, did you mean LLAMA_ARG_TOP_K?"),
-        ("LLAMA_ARG_CTX_SISE", "1", "That is the option context_size of this module; say it there."),
+        ("LLAMA_ARG_CTX_SISE", "1", "That is the option context_size of this module. Set it there."),
         ("LLAMA_ARG_XYZZY_PLUGH", "1", "which llama-server would ignore. Say it in args, by the option's name."),
         ("LLAMA_ARG_MLOCK", "1", "Write '--load-mode mlock' into args instead."),
         ("LLAMA_ARG_TOP_K", "4x", "LLAMA_ARG_TOP_K=4x is not possible: it takes a whole number"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import lint, lint_server
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.options import OWNED
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP, Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE, SERVER
 
@@ -19,7 +20,7 @@ def refused(option: str, message: str, what: str = "argument") -> tuple[int, str
 
 
 def problems(image: Image, *words: str) -> list[str]:
-    return lint_server.refuses(BEGIN, lint.check(words, {}, OPTIONS).sound, IMAGE, image)
+    return lint_server.refuses(BEGIN, lint.check(words, {}, OPTIONS, OWNED).sound, IMAGE, image)
 
 
 def test_a_sound_line_is_asked_for_once_and_within_bounds() -> None:

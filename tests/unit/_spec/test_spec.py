@@ -97,7 +97,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"args": ["--api-key x"]}, "--api-key", "api_key_file"),
     ({"args": ["--hf-repo x/y"]}, "--hf-repo", "gguf_model"),
     ({"args": ["--version"]}, "--version", "prints and exits"),
-    ({"args": ["--temp=1.0"]}, "'--temp=1.0'", "write '--temp 1.0'"),
+    ({"args": ["--temp=1.0"]}, "'--temp=1.0'", "Write '--temp 1.0'"),
     ({"args": ["--a\0b"]}, "\\x00", "NUL byte"),
     ({"args": ["--hf-file x"]}, "--hf-file", "gguf_model"),
     ({"args": ["--gpt-oss-20b-default"]}, "--gpt-oss-20b-default", "name the model in model"),
@@ -120,10 +120,12 @@ def test_a_wrong_option_is_shown_with_its_remedy(changes: dict[str, Any], shown:
     with pytest.raises(Refusal) as refused:
         spec.parse(params(**changes), HOME)
     assert len(refused.value.problems) == 1
-    message = refused.value.problems[0]
+    (problem,) = refused.value.problems
+    message = str(problem)
     assert shown in message
     assert remedy in message
-    assert message.partition(":")[0] in params()
+    assert problem.option in params()
+    assert not problem.text.endswith(".")
     assert message.endswith((".", ")"))
 
 
@@ -131,12 +133,12 @@ def test_all_problems_at_once() -> None:
     wrong = {"name": "a/b", "port": 0, "threads": 0, "gpus": ["x", "y"], "args": ["--port 1", "--version"]}
     with pytest.raises(Refusal) as refused:
         spec.parse(params(**wrong), HOME)
-    assert [problem.partition(":")[0] for problem in refused.value.problems] == [
+    assert [problem.option for problem in refused.value.problems] == [
         "name",
         "port",
-        "gpus",
-        "gpus",
         "threads",
+        "gpus",
+        "gpus",
         "args",
         "args",
     ]

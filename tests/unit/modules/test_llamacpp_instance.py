@@ -14,12 +14,12 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record, spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import RegistryServer
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, params
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
 RunModule = Callable[..., dict[str, Any]]
 
@@ -207,10 +207,3 @@ def test_a_state_file_of_another_shape_stops_nobody(
     (folder / "running.json").write_text(content)
     result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": "stopped"}, check=True)
     assert (result["failed"], result["instance"]["state"]) == (False, "stopped")
-
-
-def test_every_option_is_in_the_spec_or_about_the_deployment() -> None:
-    about = {"state", "home", "image_sha256", "pull", "wait_timeout", "allow_options", "min_build"}
-    about |= {"image_auth_file", "image_no_https", "image_ca_path", "lock_timeout", "rollback"}
-    about |= {"gate", "gate_prompts", "gate_prompt_tokens", "max_slowdown"}
-    assert set(spec.Spec.__dataclass_fields__) == set(params()) - about

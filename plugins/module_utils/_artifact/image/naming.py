@@ -14,6 +14,7 @@ import hashlib
 import os
 from urllib.parse import urlsplit
 
+from ..._result import Problem
 from ..file_record import is_sha256
 from .sources import Origin, origin_of
 
@@ -27,36 +28,32 @@ def is_address(image: str) -> bool:
     return "://" in image
 
 
-def problems(image: str, sha256: str | None, pull: str) -> list[str]:
+def problems(image: str, sha256: str | None, pull: str) -> list[Problem]:
     """What is wrong with the options that say which image, as far as that can be seen without looking at a path."""
     found = []
     if not image or image.endswith("/"):
-        shown = image.rpartition("@")[2]
-        found.append(f"image: {shown!r} names no file. Name a SIF file of the host, or the address of one.")
+        remedy = "Name a SIF file of the host, or the address of one."
+        found.append(Problem("image", f"{image.rpartition('@')[2]!r} names no file", remedy))
     elif is_address(image):
         found += _address_problems(image, sha256, pull)
     if sha256 and not is_sha256(sha256.lower()):
-        found.append(f"image_sha256: {sha256!r} is not a sha256, which has 64 hexadecimal digits.")
+        found.append(Problem("image_sha256", f"{sha256!r} is not a sha256, which has 64 hexadecimal digits"))
     return found
 
 
-def _address_problems(image: str, sha256: str | None, pull: str) -> list[str]:
+def _address_problems(image: str, sha256: str | None, pull: str) -> list[Problem]:
     try:
         origin = origin_of(image)
     except ValueError as error:
-        return [str(error).replace("src must", "image: it must", 1)]
+        return [Problem("image", str(error).replace("src must", "it must", 1).rstrip("."))]
     if origin.kind == "http" and not sha256:
-        return [f"image_sha256: an image from {origin.shown} needs the sha256 that its file must have."]
+        return [Problem("image_sha256", f"an image from {origin.shown} needs the sha256 that its file must have")]
     if origin.kind == "docker" and sha256:
-        return [
-            f"image_sha256: it cannot be given with {origin.shown}, as Apptainer builds another file of the same image "
-            "each time. Say which image by its digest, docker://registry/name@sha256:<digest>."
-        ]
+        text = f"it cannot be given with {origin.shown}, as Apptainer builds another file of the same image each time"
+        return [Problem("image_sha256", text, "Name the image by its digest, docker://registry/name@sha256:<digest>.")]
     if origin.kind == "library" and pull == "always" and origin.may_move and not sha256:
-        return [
-            f"pull: it cannot be always with {origin.shown}, as a library does not tell whether a tag moved. Give "
-            "image_sha256, or leave pull at missing."
-        ]
+        text = f"it cannot be always with {origin.shown}, as a library does not say whether a tag moved"
+        return [Problem("pull", text, "Give image_sha256, or leave pull at missing.")]
     return []
 
 
