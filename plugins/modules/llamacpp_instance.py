@@ -125,6 +125,14 @@ options:
     description:
       - Number of CPU threads (C(-t)).
     type: int
+  parallel:
+    description:
+      - Number of slots, that is requests that are worked on at once (C(-np)). Without it llama-server decides, and all
+        slots share the whole context.
+      - A number divides O(context_size) by it, so a slot of 65536 tokens and 4 slots has 16384, unless O(args) has
+        C(--kv-unified).
+    type: int
+    version_added: 0.2.0
   args:
     description:
       - Further options of llama-server, in the order in which they are to stand on its command line.

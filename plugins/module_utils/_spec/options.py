@@ -29,7 +29,9 @@ class Option:
     ``flags``: llama-server's spellings of it, the first one as it is written on the command line; ``variable``: its
     variable (llama.cpp common/arg.cpp, builds 10434 to 11669). ``place``: where it stands among llama-server's
     arguments, in the order of the operator's documentation; None for an option that is no argument. ``in_container``:
-    the value is a path of the host, and llama-server gets the path that the container sees.
+    the value is a path of the host, and llama-server gets the path that the container sees. ``exclusive``: ``args`` and
+    ``env`` may not use llama-server's words even where the option is not set; False for an option that is newer than
+    inventories that do so.
 
     ``bounds``: lowest and highest value, and what they count. ``accepts`` and ``expected``: what a text has to be.
 
@@ -50,6 +52,7 @@ class Option:
     variable: str = ""
     place: int | None = None
     in_container: bool = False
+    exclusive: bool = True
     bounds: tuple[int, int, str] | None = None
     accepts: Callable[[str], object] | None = None
     expected: str = ""
@@ -157,6 +160,17 @@ OPTIONS = (
         variable="LLAMA_ARG_THREADS",
         place=6,
         bounds=(1, 4096, "CPU threads"),
+        shapes=False,
+    ),
+    Option(
+        "parallel",
+        type="int",
+        recorded=True,
+        flags=("-np", "--parallel"),
+        variable="LLAMA_ARG_N_PARALLEL",
+        place=8,
+        bounds=(1, 4096, "slots"),
+        exclusive=False,
         shapes=False,
     ),
     Option("args", type="list", elements="str", default=[], recorded=True, place=50, shapes=False),

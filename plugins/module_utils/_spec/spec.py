@@ -147,26 +147,26 @@ def _check_gpus(gpus: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _check_env(env: Mapping[str, Any], allowed: Sequence[str]) -> list[Problem]:
+def _check_env(env: Mapping[str, Any], allowed: Sequence[str], owned: Mapping[str, str]) -> list[Problem]:
     problems = []
     for name, value in env.items():
         if not ENV_NAME.fullmatch(name):
             text = f"{name!r} cannot be a variable's name"
             problems.append(Problem("env", text, "Use letters, digits and underscores."))
         else:
-            problems += _check_option("env", name, name, allowed)
+            problems += _check_option("env", name, name, allowed, owned)
         if "\0" in str(value):
             problems.append(Problem("env", f"the value of {name} holds a NUL byte", "Take it out."))
     return problems
 
 
-def _check_args(argv: Sequence[str], allowed: Sequence[str]) -> list[Problem]:
+def _check_args(argv: Sequence[str], allowed: Sequence[str], owned: Mapping[str, str]) -> list[Problem]:
     problems = []
     for argument in argv:
         name, equals, value = argument.partition("=")
         # What stands behind the sign may be a secret, so of these options only the name is shown.
         option = spelled(name)
-        found = _check_option("args", name, option, allowed)
+        found = _check_option("args", name, option, allowed, owned)
         problems += found
         if not found and equals and LONG_OPTION.fullmatch(option):
             problems.append(
@@ -177,10 +177,10 @@ def _check_args(argv: Sequence[str], allowed: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _check_option(where: str, shown: str, name: str, allowed: Sequence[str]) -> list[Problem]:
+def _check_option(where: str, shown: str, name: str, allowed: Sequence[str], owned: Mapping[str, str]) -> list[Problem]:
     """An option of llama-server, or its variable, by what is known of it without an image."""
-    if name in OWNED:
-        return [Problem(where, f"{shown} is what the option {OWNED[name]} is for", "Set it there.")]
+    if name in owned:
+        return [Problem(where, f"{shown} is what the option {owned[name]} is for", "Set it there.")]
     if name in UNUSABLE:
         return [Problem(where, f"{shown} cannot be used: {UNUSABLE[name]}")]
     if name in OPENS and OPENS[name].name not in allowed:
@@ -217,8 +217,9 @@ def check(params: Mapping[str, Any]) -> list[Problem]:
     allowed = [spelled(name) for name in params["allow_options"]]
     problems += _check_allowed(allowed)
     allowed = [OPENS[name].name for name in allowed if name in OPENS]
-    problems += _check_args(split_args(params["args"]), allowed)
-    problems += _check_env(params["env"], allowed)
+    owned = {word: name for word, name in OWNED.items() if BY_NAME[name].exclusive or params[name] is not None}
+    problems += _check_args(split_args(params["args"]), allowed, owned)
+    problems += _check_env(params["env"], allowed, owned)
     for bind in params["binds"]:
         problems += _check_bind(bind)
     return problems

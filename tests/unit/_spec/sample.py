@@ -35,6 +35,7 @@ def params(**changes: Any) -> dict[str, Any]:
         "gpu_layers": "99",
         "context_size": 65536,
         "threads": 32,
+        "parallel": None,
         "args": ["--jinja", "--fit on", "--temp 1.0", "--top-p 0.95", "--min-p 0.01", "--repeat-penalty 1.0"],
         "env": {},
         "binds": ["/data/models:/models"],
