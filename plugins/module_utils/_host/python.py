@@ -13,18 +13,10 @@ import os
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.common.respawn import has_respawned, respawn_module
 
+from .layout import venv_python
+
 # The distribution on PyPI and the name it is imported by.
 LIBRARIES = {"requests": "requests", "nvidia-ml-py": "pynvml"}
-
-
-def default_home() -> str:
-    """Where instances live when nothing else is said: /opt/llamacpp for root, ~/llamacpp for a user."""
-    return "/opt/llamacpp" if os.geteuid() == 0 else os.path.expanduser("~/llamacpp")
-
-
-def venv_python(home: str) -> str:
-    """The interpreter of the environment that the role llamacpp_host makes."""
-    return os.path.join(home, "venv", "bin", "python")
 
 
 def has_library(distribution: str) -> bool:

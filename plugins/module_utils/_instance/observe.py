@@ -16,17 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._gate.wait import default_timeout
+from .._host import layout, process, runner, runtime
 from .._host import manager as managers
-from .._host import process, runner, runtime
 from .._host.files import read_bytes, read_json
-from .._host.python import venv_python
 from .._host.runtime import Run
 from .._preflight.files import Survey
 from .._spec import launch, record, run_sh
 from .._spec.spec import DRAIN_TIMEOUT, Spec
 from .plan import Observed, Wanted
-
-LOG = "llama-server.log"
 
 
 @dataclass(frozen=True)
@@ -41,23 +38,23 @@ class Place:
     @property
     def folder(self) -> str:
         """The instance's folder."""
-        return os.path.join(self.home, self.name)
+        return layout.instance(self.home, self.name)
 
     @property
     def log(self) -> str | None:
         """The log file, or None where the journal keeps the log."""
-        return None if self.manager.name == "systemd" else os.path.join(self.folder, LOG)
+        return None if self.manager.name == "systemd" else os.path.join(self.folder, layout.LOG)
 
     @property
     def state_file(self) -> str:
         """The runner's account of the running server. A system unit's user may not write to the instance's folder."""
-        folder = f"/run/llamacpp-{self.name}" if self.manager.name == "systemd" else self.folder
-        return os.path.join(folder, "running.json")
+        folder = layout.runtime(self.name) if self.manager.name == "systemd" else self.folder
+        return os.path.join(folder, layout.STATE)
 
 
 def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> managers.Unit:
     """What the manager is to keep running: the runner of this instance, for a spec in its recorded form."""
-    python = venv_python(place.home)
+    python = layout.venv_python(place.home)
     system = place.manager.name == "systemd"
     stopping = spec.get("drain_timeout", DRAIN_TIMEOUT) + launch.STOP_TIMEOUT
     return managers.Unit(
@@ -67,7 +64,7 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
         command=(
             python if os.path.exists(python) else sys.executable,
             "-IS",
-            f"{place.folder}/runner.py",
+            os.path.join(place.folder, layout.RUNNER),
             place.folder,
         ),
         directory=place.folder,
@@ -124,8 +121,8 @@ def whole(place: Place, value: Mapping[str, Any], timeout: int | None) -> Wanted
         user_bus=place.manager.name == "systemd_user",
     )
     files = {
-        os.path.join(place.folder, "runner.py"): inspect.getsource(runner).encode(),
-        os.path.join(place.folder, "run.sh"): script,
+        os.path.join(place.folder, layout.RUNNER): inspect.getsource(runner).encode(),
+        os.path.join(place.folder, layout.RUN_SH): script,
     }
     return Wanted(value, files, place.folder)
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._artifact.image import naming
+from .._host import layout
 from .._llama.argv import spelled
 from .._llama.options import OPENS, OWNED, UNUSABLE
 from .._result import Refusal
@@ -31,9 +32,6 @@ LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 # Seconds, for what was recorded before it could be chosen.
 DRAIN_TIMEOUT = 60
-
-# What the home holds beside the instances' folders.
-RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
 
 # Options that can be wrong without hiding what else is: neither a place nor the shape of the command depends on them.
 ASIDE = (
@@ -91,7 +89,7 @@ def check_name(name: str) -> list[str]:
             f"name: {name!r} cannot be a folder's name. Use letters, digits, dot, dash and underscore, at most 64, "
             "beginning with a letter or digit, without '..'."
         ]
-    if name in RESERVED:
+    if name in layout.RESERVED:
         return [f"name: {name!r} is what the home has for all instances. Choose another name."]
     return []
 

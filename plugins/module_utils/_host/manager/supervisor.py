@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from .. import lock, runner
+from .. import layout, lock, runner
 from ..files import remove as remove_file
 from ..files import write_atomic
 from ..process import command, parent_of
@@ -26,26 +26,26 @@ from .base import RESTART_EXCEPT, STOP_MARGIN, Manager, ManagerError, Run, Unit,
 from .supervisord import ACTIVE, Daemon, Refused, Unreachable
 
 # %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
-MAIN = """\
+MAIN = f"""\
 ; Written by gpufleet.llamacpp; changes are overwritten.
 [unix_http_server]
-file=%(here)s/run/supervisor.sock
+file=%(here)s/{layout.SUPERVISORD_SOCKET}
 chmod=0700
 
 [supervisord]
-logfile=%(here)s/supervisord.log
+logfile=%(here)s/{layout.SUPERVISORD_LOG}
 logfile_maxbytes=10MB
 logfile_backups=3
-pidfile=%(here)s/run/supervisord.pid
+pidfile=%(here)s/{layout.SUPERVISORD_PID}
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
-serverurl=unix://%(here)s/run/supervisor.sock
+serverurl=unix://%(here)s/{layout.SUPERVISORD_SOCKET}
 
 [include]
-files=supervisor.d/*.conf
+files={layout.PROGRAMS}/*.conf
 """
 
 # TERM goes to the runner alone (as-group false), which drains. autorestart=unexpected and the one exit status that is
@@ -66,14 +66,14 @@ stopwaitsecs={longest}
 stopasgroup=false
 killasgroup=false
 redirect_stderr=true
-stdout_logfile={directory}/runner.log
+stdout_logfile={directory}/{log}
 stdout_logfile_maxbytes=1MB
 stdout_logfile_backups=1
 """
 
 # A unix socket's path has 107 bytes (unix(7)), and supervisord first makes it with a dot and its pid behind the name.
 # A place in /tmp would do for longer homes, but there another user could be first; a home of 79 bytes is long enough.
-LONGEST_HOME = 107 - len("/run/supervisor.sock") - len(".4194304")
+LONGEST_HOME = 107 - len(f"/{layout.SUPERVISORD_SOCKET}") - len(".4194304")
 
 LONGEST_STOP = 7200  # s, more than any drain_timeout
 LOCK_TIMEOUT = 60.0  # s for another run to have done with supervisord, which takes a few
@@ -87,9 +87,9 @@ class Supervisor(Manager):
     def __init__(self, run: Run, home: str) -> None:
         super().__init__(run)
         self.home = home
-        self.conf = os.path.join(home, "supervisord.conf")
-        self.supervisord = Daemon(os.path.join(home, "run/supervisor.sock"))
-        self.daemon = [os.path.join(home, "venv/bin/supervisord"), "-c", self.conf]
+        self.conf = os.path.join(home, layout.SUPERVISORD_CONF)
+        self.supervisord = Daemon(os.path.join(home, layout.SUPERVISORD_SOCKET))
+        self.daemon = [layout.venv_program(home, "supervisord"), "-c", self.conf]
         if len(os.fsencode(home)) > LONGEST_HOME:
             raise ManagerError(
                 f"the home {home} is too long for supervisord's socket in it: {len(os.fsencode(home))} bytes, "
@@ -98,11 +98,11 @@ class Supervisor(Manager):
 
     def control(self, *words: str) -> list[str]:
         """The command line of supervisorctl for this home."""
-        return [os.path.join(self.home, "venv/bin/supervisorctl"), "-c", self.conf, *words]
+        return [layout.venv_program(self.home, "supervisorctl"), "-c", self.conf, *words]
 
     def path(self, unit: Unit) -> str:
         """Where the unit's part of the configuration lies."""
-        return os.path.join(self.home, "supervisor.d", unit.name + ".conf")
+        return os.path.join(self.home, layout.PROGRAMS, unit.name + ".conf")
 
     def plan_files(self, unit: Unit) -> dict[str, bytes]:
         program = PROGRAM.format(
@@ -112,6 +112,7 @@ class Supervisor(Manager):
             autostart="true" if unit.enabled else "false",
             never=RESTART_EXCEPT,
             longest=LONGEST_STOP,
+            log=layout.RUNNER_LOG,
         )
         if unit.user and os.geteuid() == 0:
             program += f"user={escape(unit.user)}\n"
@@ -144,7 +145,7 @@ class Supervisor(Manager):
             return
         if shutil.which("crontab") is None:
             raise ManagerError("no `crontab` is here to start supervisord at boot: have cron installed, or do without")
-        temporary = os.path.join(self.home, "run/crontab.new")
+        temporary = os.path.join(self.home, layout.RUN, "crontab.new")
         try:
             os.makedirs(os.path.dirname(temporary), exist_ok=True)
             write_atomic(temporary, ("\n".join(new) + "\n" if new else "").encode(), 0o600)
@@ -189,20 +190,19 @@ class Supervisor(Manager):
 
     def former(self, unit: Unit) -> dict[str, Any]:
         """What the last runner of the unit wrote about itself."""
-        return runner.former_run(os.path.join(unit.directory, "running.json"))
+        return runner.former_run(os.path.join(unit.directory, layout.STATE))
 
     @contextlib.contextmanager
     def alone(self, unit: Unit) -> Iterator[None]:
         """Nobody else is at what all instances of the home share: supervisord itself, its file, the crontab."""
         try:
-            path = os.path.join(self.home, ".supervisord.lock")
-            with lock.hold(path, f"setting up {unit.name} in supervisord", LOCK_TIMEOUT):
+            with lock.hold(layout.supervisord_lock(self.home), f"setting up {unit.name} in supervisord", LOCK_TIMEOUT):
                 yield
         except lock.Held as held:
             raise ManagerError(str(held)) from held
 
     def install(self, unit: Unit) -> None:
-        os.makedirs(os.path.join(self.home, "run"), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.join(self.home, layout.RUN), mode=0o700, exist_ok=True)
         with self.alone(unit):
             self.write(unit)
             if unit.enabled:
@@ -223,7 +223,7 @@ class Supervisor(Manager):
                 self.must(self.daemon)  # it puts itself into a session of its own, so it outlives this login
             self.supervisord.start(unit.name)
         except (Refused, Unreachable) as error:
-            log = os.path.join(unit.directory, "runner.log")
+            log = os.path.join(unit.directory, layout.RUNNER_LOG)
             raise ManagerError(f"supervisord did not start {unit.name}: {error} ({log})") from error
 
     def stop(self, unit: Unit) -> None:
@@ -273,12 +273,12 @@ class Supervisor(Manager):
             with contextlib.suppress(Unreachable, Refused):
                 self.supervisord.shut_down()
             deadline = time.monotonic() + STOP_MARGIN
-            while os.path.exists(os.path.join(self.home, "run/supervisor.sock")) and time.monotonic() < deadline:
+            while os.path.exists(os.path.join(self.home, layout.SUPERVISORD_SOCKET)) and time.monotonic() < deadline:
                 time.sleep(0.1)  # or a deployment that follows would meet a supervisord that is leaving
             remove_file(self.conf)
 
     def commands(self, unit: Unit) -> dict[str, list[str]]:
-        log = unit.log or os.path.join(unit.directory, "runner.log")
+        log = unit.log or os.path.join(unit.directory, layout.RUNNER_LOG)
         return {
             "prepare": self.daemon,
             "start": self.control("start", unit.name),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from .. import layout
 from ..files import remove as remove_file
 from .base import RESTART_EXCEPT, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
 
@@ -75,7 +76,7 @@ class Systemd(Manager):
 
     name = "systemd"
     target = "multi-user.target"
-    folder = "/etc/systemd/system"
+    folder = layout.SYSTEM_UNITS
 
     def systemctl(self, *words: str) -> list[str]:
         """The command line of systemctl for this manager."""
@@ -84,7 +85,7 @@ class Systemd(Manager):
     @staticmethod
     def unit_name(unit: Unit) -> str:
         """The name of the unit in systemd's words."""
-        return f"llamacpp-{unit.name}.service"
+        return f"{layout.unit(unit.name)}.service"
 
     def path(self, unit: Unit) -> str:
         """Where the unit file lies."""
@@ -120,7 +121,7 @@ class Systemd(Manager):
 
     def runtime_directory(self, unit: Unit) -> str:
         """Where the runner may write its running.json; it stays after the end, for whoever asks why."""
-        return f"RuntimeDirectory=llamacpp-{unit.name}\nRuntimeDirectoryPreserve=yes\n"
+        return f"RuntimeDirectory={layout.unit(unit.name)}\nRuntimeDirectoryPreserve=yes\n"
 
     def enabled(self, unit: Unit) -> bool:
         return os.path.islink(os.path.join(self.folder, self.target + ".wants", self.unit_name(unit)))
@@ -181,7 +182,7 @@ class SystemdUser(Systemd):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        self.folder = os.path.join(os.path.expanduser("~"), ".config/systemd/user")
+        self.folder = os.path.expanduser(layout.USER_UNITS)
 
     def systemctl(self, *words: str) -> list[str]:
         # sudo, cron and some ssh setups leave the variable out, and without it systemctl finds no user manager.
