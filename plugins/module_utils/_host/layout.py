@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every path that the collection uses on a host. Nothing is read or written here.
 
-Private to gpufleet.llamacpp; may change at any time. Only the runner keeps three of these names of its own, because it
+Private to gpufleet.llamacpp; may change at any time. Only the runner keeps two of these names of its own, because it
 runs without the collection.
 """
 

@@ -33,9 +33,10 @@ def make_folder(place: Place) -> None:
 
 def share(place: Place, user: str) -> None:
     """Let the user of a system unit read what root wrote, and not write it: root runs the control script."""
-    if place.manager.name != "systemd":
+    runs_as = place.manager.runs_as(user)
+    if runs_as is None:
         return
-    group = pwd.getpwnam(user).pw_gid
+    group = pwd.getpwnam(runs_as).pw_gid
     for path in (place.folder, record.path(place.folder), *(os.path.join(place.folder, name) for name in MODES)):
         if os.path.exists(path):
             os.chown(path, 0, group)

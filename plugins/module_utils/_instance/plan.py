@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._host.manager import UnitState
+from .._host.manager import MANAGERS, UnitState
 from .._result import Action, Refusal
 from .._spec import record
 
@@ -72,8 +72,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Each difference between two records that a running server would notice, in words."""
     found = []
     old, new = before["spec"], after["spec"]
-    # The manager is compared by what it came to, not by the wish; the user matters to the host's own systemd alone.
-    skipped = {"manager", *NOT_NOTICED} | ({"user"} if after["manager"] != "systemd" else set())
+    # The manager is compared by what it came to, not by the wish; the user matters only to one that becomes that user.
+    becomes_user = MANAGERS[after["manager"]].runs_as(new["user"]) is not None
+    skipped = {"manager", *NOT_NOTICED} | (set() if becomes_user else {"user"})
     for key in new:
         if key not in skipped and old.get(key) != new[key]:
             found.append(f"{key}: {_show(old.get(key))} -> {_show(new[key])}")

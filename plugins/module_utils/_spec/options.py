@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._host.manager import CHOICES
+
 INSTANCE: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "state": {
@@ -42,7 +44,7 @@ INSTANCE: dict[str, dict[str, Any]] = {
     "server_path": {"type": "str"},
     "manager": {
         "type": "str",
-        "choices": ["auto", "systemd", "systemd_user", "supervisor"],
+        "choices": list(CHOICES),
         "default": "auto",
     },
     "user": {"type": "str", "default": "llamacpp"},

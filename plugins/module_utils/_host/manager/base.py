@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..._result import OperatorError, Problem
 from ..files import read_bytes, write_atomic
 
 Run = Callable[[list[str]], "tuple[int, str, str]"]  # exit status, standard output, standard error
@@ -20,8 +21,11 @@ STOP_MARGIN = 20  # s on top of what the runner takes, before a manager kills it
 RESTART_EXCEPT = 78  # the runner's exit status for a broken instance.json: starting again cannot help
 
 
-class ManagerError(Exception):
-    """A manager cannot do what was asked; the message is for the operator."""
+class ManagerError(OperatorError):
+    """A manager cannot do what was asked. ``text`` is a phrase without a final period, ``remedy`` whole sentences."""
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(Problem("", text, remedy))
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,35 @@ class UnitState:
 
 
 class Manager:
-    """What keeps the process of a unit alive. All commands go through ``run``; errors are ManagerError."""
+    """What keeps the process of a unit alive. All commands go through ``run``; errors are ManagerError.
+
+    Other code asks a manager what it can do, and never compares its name.
+    """
 
     name = ""
-    notes: tuple[str, ...] = ()  # what the operator should know about the choice of this manager
+    auto_for_root = False  # whether ``auto`` tries it for root, or else for all other users
+    has_journal = False  # the server's log is in systemd's journal; otherwise the runner writes a file
+    gains_no_privileges = False  # setuid has no effect on what the unit starts
+    needs_user_bus = False  # its commands need XDG_RUNTIME_DIR
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, home: str) -> None:
+        self.run, self.home = run, home
+        self.why = ""  # why ``auto`` chose this manager and not the one before it
+
+    @classmethod
+    def obstacle(cls) -> str:
+        """Why this host or user cannot use this manager, as a phrase; "" where nothing is known to stand against it."""
+        return ""
+
+    @classmethod
+    def runs_as(cls, user: str) -> str | None:
+        """The user that the server runs as, given the option ``user``; None where it is the user who deploys."""
+        return None
+
+    @classmethod
+    def state_dir(cls, folder: str) -> str:
+        """Where the runner of the instance in ``folder`` writes its state: a folder that the server's user owns."""
+        return folder
 
     def observe(self, unit: Unit) -> UnitState:
         """How the unit is; one command, changes nothing."""
@@ -123,8 +149,8 @@ class Manager:
     def commands(self, unit: Unit) -> dict[str, list[str]]:
         """Commands for the control script, each a list of arguments.
 
-        ``prepare`` comes before a start or restart, and its exit status does not matter; ``start``, ``stop``,
-        ``restart``; ``pid`` prints the runner's pid, 0 or nothing where there is none; ``logs`` follows the log.
+        ``prepare`` comes before a start, and its exit status does not matter; ``start``; ``stop``; ``pid`` prints the
+        runner's pid, 0 or nothing where there is none; ``logs`` follows the log.
         """
         raise NotImplementedError
 

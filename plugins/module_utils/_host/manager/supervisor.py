@@ -85,8 +85,7 @@ class Supervisor(Manager):
     name = "supervisor"
 
     def __init__(self, run: Run, home: str) -> None:
-        super().__init__(run)
-        self.home = home
+        super().__init__(run, home)
         self.conf = os.path.join(home, layout.SUPERVISORD_CONF)
         self.supervisord = Daemon(os.path.join(home, layout.SUPERVISORD_SOCKET))
         self.daemon = [layout.venv_program(home, "supervisord"), "-c", self.conf]
@@ -114,8 +113,6 @@ class Supervisor(Manager):
             longest=LONGEST_STOP,
             log=layout.RUNNER_LOG,
         )
-        if unit.user and os.geteuid() == 0:
-            program += f"user={escape(unit.user)}\n"
         return {self.conf: MAIN.encode(), self.path(unit): program.encode()}
 
     # --- the boot: one line in the user's crontab -------------------------------------------------------------------
@@ -283,7 +280,6 @@ class Supervisor(Manager):
             "prepare": self.daemon,
             "start": self.control("start", unit.name),
             "stop": self.control("stop", unit.name),
-            "restart": self.control("restart", unit.name),
             "pid": self.control("pid", unit.name),
             "logs": ["tail", "-n", "100", "-F", log],
         }

@@ -11,8 +11,11 @@ import os
 
 from .. import layout
 from ..files import remove as remove_file
+from ..process import user_name
 from .base import RESTART_EXCEPT, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
 
+BOOTED = "/run/systemd/system"  # exists if and only if systemd is the host's init, sd_booted(3)
+LINGERING = "/var/lib/systemd/linger"  # one file for each user who lingers, loginctl(1)
 PROPERTIES = "LoadState,ActiveState,SubState,Result,MainPID,UnitFileState"
 
 # For both kinds. Type=notify and the watchdog speak with the runner. KillMode=mixed: TERM to the runner alone, or the
@@ -75,8 +78,25 @@ class Systemd(Manager):
     """The host's own systemd: the server runs as an unprivileged user, the unit is root's."""
 
     name = "systemd"
+    auto_for_root = True
+    has_journal = True
+    gains_no_privileges = True  # NoNewPrivileges=yes
     target = "multi-user.target"
     folder = layout.SYSTEM_UNITS
+
+    @classmethod
+    def obstacle(cls) -> str:
+        if not os.path.isdir(BOOTED):
+            return "systemd is not the init of this host"
+        return "" if os.geteuid() == 0 else "a system unit needs root"
+
+    @classmethod
+    def runs_as(cls, user: str) -> str | None:
+        return user
+
+    @classmethod
+    def state_dir(cls, folder: str) -> str:
+        return layout.runtime(os.path.basename(folder))
 
     def systemctl(self, *words: str) -> list[str]:
         """The command line of systemctl for this manager."""
@@ -116,7 +136,7 @@ class Systemd(Manager):
     def privileges(self, unit: Unit) -> str:
         """Who the server is, and what it may not do."""
         if unit.user in (None, "", "root", "0"):
-            raise ManagerError(f"{unit.name} would run as root: name an unprivileged user for it")
+            raise ManagerError(f"{unit.name} would run as root", "Set the option user to an unprivileged user.")
         return f"User={unit.user}\n{self.runtime_directory(unit)}" + HARDENING
 
     def runtime_directory(self, unit: Unit) -> str:
@@ -168,7 +188,6 @@ class Systemd(Manager):
             "prepare": self.systemctl("reset-failed", name),
             "start": self.systemctl("start", "--no-block", name),
             "stop": self.systemctl("stop", name),
-            "restart": self.systemctl("restart", "--no-block", name),
             "pid": self.systemctl("show", "-p", "MainPID", "--value", name),
             "logs": ["tail", "-n", "100", "-F", unit.log] if unit.log else journal,
         }
@@ -178,11 +197,35 @@ class SystemdUser(Systemd):
     """The systemd of the user who calls. It lives from boot to shutdown only if the user lingers."""
 
     name = "systemd_user"
+    auto_for_root = False
+    has_journal = False  # a user may not always read it
+    needs_user_bus = True
     target = "default.target"
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run, home: str) -> None:
+        super().__init__(run, home)
         self.folder = os.path.expanduser(layout.USER_UNITS)
+
+    @classmethod
+    def obstacle(cls) -> str:
+        user = user_name(os.getuid())
+        if not os.path.isdir(BOOTED):
+            return "systemd is not the init of this host"
+        if os.geteuid() == 0:
+            return "a user unit of root would run the server as root"
+        if not os.path.exists(os.path.join(LINGERING, user)):
+            return f"the user {user} does not linger (loginctl enable-linger {user})"
+        if not os.path.exists(os.path.join(runtime_folder(), "systemd/private")):
+            return f"the systemd of the user {user} is not running (there is no {runtime_folder()}/systemd/private)"
+        return ""
+
+    @classmethod
+    def runs_as(cls, user: str) -> str | None:
+        return None
+
+    @classmethod
+    def state_dir(cls, folder: str) -> str:
+        return folder
 
     def systemctl(self, *words: str) -> list[str]:
         # sudo, cron and some ssh setups leave the variable out, and without it systemctl finds no user manager.
