@@ -122,7 +122,7 @@ def whole(place: Place, value: Mapping[str, Any], timeout: int | None) -> Wanted
         os.path.join(place.folder, layout.RUNNER): inspect.getsource(runner).encode(),
         os.path.join(place.folder, layout.RUN_SH): script,
     }
-    return Wanted(value, files, place.folder)
+    return Wanted(value, files, place.folder, place.manager.why)
 
 
 def _user_home(user: str) -> str:

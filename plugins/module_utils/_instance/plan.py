@@ -35,11 +35,15 @@ class Step(Action):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What should be there, rendered whole: the record, and every other file of the instance's folder."""
+    """What should be there, rendered whole: the record, and every other file of the instance's folder.
+
+    ``manager_why``: why ``auto`` chose the manager and not a better one, as a phrase; "" where there is nothing to say.
+    """
 
     record: Mapping[str, Any]
     files: Mapping[str, bytes]
     folder: str
+    manager_why: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,8 @@ def _record(wanted: Wanted, observed: Observed) -> list[Step]:
 def _unit(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     if not observed.unit.installed:
         what = f"Install the unit ({wanted.record['manager']})"
-        return [Step(what, "the unit is not there", "install_unit", enabled=enabled)]
+        why = "; ".join(filter(None, ["the unit is not there", wanted.manager_why]))
+        return [Step(what, why, "install_unit", enabled=enabled)]
     why = "; ".join(observed.unit_differences)
     if not why and enabled and not observed.unit.enabled:
         why = "it would not start at boot"
