@@ -19,7 +19,7 @@ from .._artifact.image.signature import Run
 from .._fetch.source import FetchError
 from .._host.files import let_servers_read
 from .._host.layout import default_home, instance_lock
-from .._host.lock import Held, hold
+from .._host.lock import Locked, hold
 from .._host.manager import ManagerError
 from .._host.python import ensure_library, prefer_library
 from .._result import Refusal, sentences
@@ -65,7 +65,7 @@ def run_module(module: AnsibleModule) -> None:
     try:
         with _lock(module, home):
             answer = ensure(request)
-    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged, Held) as failure:
+    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged, Locked) as failure:
         module.fail_json(msg=str(failure))
     except OSError as error:
         where, what = error.filename or home, error.strerror or error

@@ -195,8 +195,9 @@ class Supervisor(Manager):
         try:
             with lock.hold(layout.supervisord_lock(self.home), f"setting up {unit.name} in supervisord", LOCK_TIMEOUT):
                 yield
-        except lock.Held as held:
-            raise ManagerError(str(held)) from held
+        except lock.Locked as locked:
+            (problem,) = locked.problems
+            raise ManagerError(problem.text, problem.remedy) from locked
 
     def install(self, unit: Unit) -> None:
         os.makedirs(os.path.join(self.home, layout.RUN), mode=0o700, exist_ok=True)
