@@ -193,7 +193,7 @@ def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
     root = systemd.Systemd(run, "/h")
     root.folder = str(tmp_path)
     path = root.path(unit())
-    assert root.differs(unit()) == [f"{path} is missing", "it does not start with the host"]
+    assert root.differs(unit()) == [f"{path} is missing", "it does not start at boot"]
     assert run.seen == []
     root.install(unit())
     assert run.verbs() == ["daemon-reload", "enable"]
@@ -204,7 +204,7 @@ def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
     assert root.differs(unit()) == []
     root.install(unit())
     assert run.seen == []
-    assert root.differs(unit(enabled=False, start_timeout=1)) == [f"{path} differs", "it starts with the host"]
+    assert root.differs(unit(enabled=False, start_timeout=1)) == [f"{path} differs", "it starts at boot"]
     root.start(unit())
     assert run.verbs() == ["reset-failed", "start"]
     assert "--no-block" in run.seen[-1]
@@ -265,7 +265,7 @@ def test_supervisor_command_survives_quoting() -> None:
 
 @pytest.mark.parametrize("word", ["a ;b", "a #b", "a\nb"])
 def test_supervisor_refuses_what_it_would_take_for_a_comment(word: str) -> None:
-    with pytest.raises(manager.ManagerError, match="supervisord cannot take"):
+    with pytest.raises(manager.ManagerError, match="supervisord cannot read"):
         supervisor.Supervisor(Commands(), "/h").plan_files(unit(command=(word,)))
 
 
@@ -273,7 +273,7 @@ def test_supervisor_home_fits_a_socket() -> None:
     longest = "/" + "h" * (supervisor.LONGEST_HOME - 1)
     supervisor.Supervisor(Commands(), longest)
     assert len(longest + "/run/supervisor.sock.4194304") == 107
-    with pytest.raises(manager.ManagerError, match="choose a shorter home"):
+    with pytest.raises(manager.ManagerError, match="Choose a shorter home"):
         supervisor.Supervisor(Commands(), longest + "h")
 
 
@@ -293,7 +293,7 @@ def test_supervisor_home_fits_a_socket() -> None:
             {"statename": "FATAL", "description": "Exited too quickly"},
             manager.UnitState(True, failed=True, detail="FATAL Exited too quickly"),
         ),
-        ({}, manager.UnitState(detail="supervisord does not know it")),
+        ({}, manager.UnitState(detail="supervisord does not have it")),
     ],
 )
 def test_what_supervisord_tells_is_understood(info: dict[str, Any], state: manager.UnitState) -> None:
@@ -471,7 +471,7 @@ def test_supervisor_stop_is_bounded(mine: supervisor.Supervisor, monkeypatch: py
     mine.install(one)
     mine.start(one)
     time.sleep(1)
-    monkeypatch.setattr(supervisor, "patience", lambda unit: 0.3)
+    monkeypatch.setattr(supervisor, "stop_limit", lambda unit: 0.3)
     monkeypatch.setattr(supervisor, "STOP_MARGIN", 0.3)
     with pytest.raises(manager.ManagerError, match="did not stop one within 0 s"):
         mine.stop(one)
@@ -483,8 +483,8 @@ def test_supervisor_that_is_not_there(home: Path) -> None:
     mine = supervisor.Supervisor(Crontab(), str(home))
     mine.install(unit())
     mine.stop(unit())
-    assert "nobody answers at" in mine.observe(unit()).detail
-    with pytest.raises(manager.ManagerError, match="the role llamacpp_host installs it"):
+    assert "supervisord does not answer at" in mine.observe(unit()).detail
+    with pytest.raises(manager.ManagerError, match="Run the role gpufleet.llamacpp.llamacpp_host"):
         mine.start(unit())
 
 
@@ -574,11 +574,10 @@ def test_select(
         assert chosen in str(error)
     else:
         assert found.name == chosen
-        why = "supervisor keeps it running because the user operator does not linger (loginctl enable-linger operator)"
-        without_systemd = "supervisor keeps it running because systemd is not the init of this host"
-        assert found.why == (
-            (why if booted else without_systemd) if (requested, chosen) == ("auto", "supervisor") else ""
-        )
+        lingers_not = "the user operator does not linger (loginctl enable-linger operator)"
+        because = lingers_not if booted else "systemd is not the init of this host"
+        why = f"supervisor keeps it running because {because}"
+        assert found.why == (why if (requested, chosen) == ("auto", "supervisor") else "")
     assert run.seen == []
 
 
