@@ -262,7 +262,8 @@ reason:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._host.gpu import read as gpu
-from ..module_utils._host.python import default_home, ensure_library
+from ..module_utils._host.layout import default_home
+from ..module_utils._host.python import ensure_library
 
 
 def main() -> None:

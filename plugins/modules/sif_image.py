@@ -297,7 +297,8 @@ from ..module_utils._artifact.registry.auth import Credentials, credentials_from
 from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
 from ..module_utils._fetch.source import FetchError
 from ..module_utils._host.files import let_servers_read
-from ..module_utils._host.python import default_home, ensure_library, prefer_library
+from ..module_utils._host.layout import default_home
+from ..module_utils._host.python import ensure_library, prefer_library
 from ..module_utils._instance import in_use
 from ..module_utils._result import diff_of, result, sentences
 

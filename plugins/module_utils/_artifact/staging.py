@@ -17,9 +17,9 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .._host import layout
 from .._host.files import sync_folder
 
-INCOMING = "incoming"
 READ_BYTES = 4 << 20
 # linux/fs.h FICLONE: share the blocks of another file until one of them is written to (btrfs, xfs, bcachefs, zfs).
 FICLONE = 0x40049409
@@ -42,7 +42,7 @@ class Room:
 
 def incoming_path(path: str, folder: str) -> str:
     """Where a file lies until it is whole; ``folder`` is the record folder's name."""
-    return os.path.join(os.path.dirname(path), folder, INCOMING, os.path.basename(path))
+    return os.path.join(os.path.dirname(path), folder, layout.INCOMING, os.path.basename(path))
 
 
 def room(folder: str) -> Room:

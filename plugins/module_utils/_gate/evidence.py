@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from .._host import layout
+
 try:
     import requests
 except ImportError:  # then nothing is asked of the server
@@ -89,9 +91,9 @@ def collect(
     not answer, the file says so. Raises nothing.
     """
     files = {
-        "llama-server.log": "\n".join(lines) + "\n",
+        layout.LOG: "\n".join(lines) + "\n",
         "argv.json": _pretty(redact(argv)),
-        "running.json": _pretty(account),
+        layout.STATE: _pretty(account),
         "gpus.json": _pretty(gpus),
     }
     with ThreadPoolExecutor(max_workers=len(QUESTIONS)) as pool:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are whole or not there: written beside their place, synced, and renamed.
+"""Small files, replaced atomically: written to a temporary file in the same folder, synced, and renamed.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -12,11 +12,17 @@ import os
 import tempfile
 from typing import Any
 
+from .._result import OperatorError, Problem
+
+
+class InvalidJson(OperatorError, ValueError):
+    """A file that does not hold what this collection writes to it."""
+
 
 def let_servers_read() -> None:
-    """Whatever root makes from now on is for the users to read that servers run as: a hardened host's umask (077) would
+    """Set the umask to 022 for root, so that the service user can read what root creates; some hosts have 077.
 
-    keep them out of folders. Without root the server is the user's own, and the umask his wish.
+    Any other user runs the server itself, and keeps its umask.
     """
     if os.geteuid() == 0:
         os.umask(0o022)
@@ -32,7 +38,7 @@ def sync_folder(folder: str) -> None:
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data``; a reader sees the old file or the new one, whole. Raises OSError."""
+    """Replace ``path`` by ``data``; a reader sees the complete old or the complete new file. Raises OSError."""
     folder = os.path.dirname(path) or "."
     handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
     try:
@@ -49,7 +55,7 @@ def write_atomic(path: str, data: bytes, mode: int = 0o644) -> None:
 
 
 def write_json(path: str, value: object, mode: int = 0o644) -> None:
-    """Like write_atomic, for a JSON value, indented so that a person can read it."""
+    """Like write_atomic, for a JSON value, indented for people."""
     text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
     write_atomic(path, text.encode(), mode)
 
@@ -64,14 +70,16 @@ def read_bytes(path: str) -> bytes | None:
 
 
 def read_json(path: str) -> Any | None:
-    """The JSON value in ``path``, or None where there is no file; raises ValueError in words if it is broken."""
+    """The JSON value in ``path``, or None where there is no file. Raises InvalidJson, and OSError."""
     data = read_bytes(path)
     if data is None:
         return None
     try:
         return json.loads(data)
     except ValueError as broken:
-        raise ValueError(f"{path} is not valid JSON ({broken}). Move it away to start afresh.") from broken
+        raise InvalidJson(
+            Problem("", f"{path} is not valid JSON ({broken})", "Move it away to start afresh.", path=path)
+        ) from broken
 
 
 def remove(path: str) -> bool:

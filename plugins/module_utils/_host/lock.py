@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lock that two runs cannot hold at once, that says who has it, and that ends with its holder.
+"""A lock between runs. It names its holder, and ends when its holder ends.
 
-Private to gpufleet.llamacpp; may change at any time. It is flock(2) on a file that is there only while it is held; on a
-network disk it may hold for one host alone, which is enough, because so does an instance.
+Private to gpufleet.llamacpp; may change at any time. It is flock(2) on a file that exists only while the lock is held.
+On a network file system it may cover one host only. That is enough, because an instance belongs to one host.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import os
 import time
 from collections.abc import Iterator
 
+from .._result import OperatorError, Problem
 from .process import user_name
 
-EVERY = 0.2  # s between two tries
+RETRY_SECONDS = 0.2
 
 
-class Held(Exception):
-    """Somebody else has the lock; the message says who, since when, and what to do."""
+class Locked(OperatorError):
+    """Another run has the lock."""
 
 
 @contextlib.contextmanager
 def hold(path: str, what: str, timeout: float) -> Iterator[None]:
-    """Hold the lock at ``path`` in order to do ``what``, which others are told. Waits for at most timeout seconds.
+    """Hold the lock at ``path``. ``what`` says to other runs what this one does. Waits at most ``timeout`` seconds.
 
-    Raises Held where somebody else has it for longer, and OSError.
+    Raises Locked if another run keeps the lock for longer, and OSError.
     """
     folder = os.path.dirname(path)
     made = not os.path.isdir(folder)
@@ -37,11 +38,11 @@ def hold(path: str, what: str, timeout: float) -> Iterator[None]:
         handle = _take(path, timeout)
         try:
             if handle is not None:
-                _sign(handle, what)
+                _write_holder(handle, what)
             yield
         finally:
             if handle is not None:
-                # Before it is let go of, so that nobody takes a lock on a file which is about to vanish.
+                # Removed before it is released: afterwards, another run could hold a lock on a file that is deleted.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
                 os.close(handle)
@@ -52,9 +53,10 @@ def hold(path: str, what: str, timeout: float) -> Iterator[None]:
 
 
 def _take(path: str, timeout: float) -> int | None:
-    """A descriptor that has the lock, and that no program which is started here inherits.
+    """A descriptor that has the lock; programs that are started here do not inherit it.
 
-    None where our parent has it: a module that moves into the host's Python environment waits for us, and holds it.
+    None if the parent process has the lock: when a module respawns in the host's Python environment, its first process
+    keeps the lock and waits.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -71,12 +73,12 @@ def _take(path: str, timeout: float) -> int | None:
         if holder.get("pid") == os.getppid():
             return None
         if time.monotonic() >= deadline:
-            raise Held(_said(path, holder, timeout))
-        time.sleep(min(EVERY, timeout))
+            raise Locked(_problem(path, holder, timeout))
+        time.sleep(min(RETRY_SECONDS, timeout))
 
 
 def _is_at(handle: int, path: str) -> bool:
-    """Whether the open file is the one that lies there now: its last holder has removed it."""
+    """Whether the open file still has this path: its last holder may have removed it."""
     mine = os.fstat(handle)
     try:
         there = os.stat(path)
@@ -85,14 +87,14 @@ def _is_at(handle: int, path: str) -> bool:
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _sign(handle: int, what: str) -> None:
-    """Write into the lock who holds it."""
+def _write_holder(handle: int, what: str) -> None:
+    """Write the holder into the lock."""
     holder = {
         "pid": os.getpid(),
         "user": user_name(os.getuid()),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "what": what,
-        # "client port server port", ssh(1); the first is where the operator sits.
+        # "client port server port", ssh(1). The client is the operator's machine.
         "from": os.environ.get("SSH_CONNECTION", "").partition(" ")[0],
     }
     os.ftruncate(handle, 0)
@@ -100,7 +102,7 @@ def _sign(handle: int, what: str) -> None:
 
 
 def _holder(path: str) -> dict[str, object]:
-    """What the holder wrote; empty where it has not come to that, or is gone."""
+    """The holder as it wrote itself into the lock; empty before it has written, and after it has gone."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             value = json.load(file)
@@ -109,14 +111,14 @@ def _holder(path: str) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _said(path: str, holder: dict[str, object], timeout: float) -> str:
-    """Who holds it, in a sentence."""
-    who = "a process that has not said which"
+def _problem(path: str, holder: dict[str, object], timeout: float) -> Problem:
+    who = "an unknown process"
     if holder:
         where = f" from {holder['from']}" if holder.get("from") else ""
         pid, user, since, what = (holder.get(key) for key in ("pid", "user", "since", "what"))
         who = f"pid {pid} of {user}{where}, since {since}, {what}"
-    return (
-        f"Another run is at work, and {path} was not free within {timeout:.0f} s. It is held by {who}. Wait for it to "
-        "end and run this again; if it hangs, end that process, and its lock ends with it."
+    return Problem(
+        "",
+        f"Another run is at work: {path} was not released within {timeout:.0f} s. Its holder is {who}",
+        "Wait for that run to end, then run this again. If it hangs, end its process; the lock ends with it.",
     )

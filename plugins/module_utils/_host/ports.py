@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who listens on a TCP port of the host, and whether a server of this user could listen there at all.
+"""The processes that listen on a TCP port, and whether a server of this user may listen there.
 
 Private to gpufleet.llamacpp; may change at any time. Format: /proc/net/tcp, proc(5).
 """
@@ -19,7 +19,7 @@ LOWEST = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 @dataclass(frozen=True)
 class Listener:
-    """One listening socket; the pid is known for our own processes, for all of them only to root."""
+    """One listening socket. Root knows the pid of every process, other users only of their own."""
 
     port: int
     user: str
@@ -28,7 +28,7 @@ class Listener:
 
     def __str__(self) -> str:
         if self.pid is None:
-            return f"a process of user {self.user} (its pid and command are visible to that user and to root only)"
+            return f"a process of user {self.user} (only that user and root can see its pid and command)"
         return f"pid {self.pid} of user {self.user}: {self.command}"
 
 
@@ -49,7 +49,7 @@ def _sockets(port: int) -> dict[int, int]:
 
 
 def _holders(inodes: set[int]) -> dict[int, int]:
-    """The pid that holds each socket, as far as this user may look."""
+    """The pid that has each socket open, as far as this user may see."""
     found = {}
     for pid in process.pids():
         try:
@@ -67,7 +67,7 @@ def _holders(inodes: set[int]) -> dict[int, int]:
 
 
 def listeners(port: int) -> list[Listener]:
-    """Every process that listens on the TCP port, on any address. Nothing is connected to."""
+    """Every process that listens on the TCP port, on any address. Connects to nothing."""
     sockets = _sockets(port)
     if not sockets:
         return []
@@ -92,7 +92,7 @@ def lowest() -> int:
 
 
 def unusable(address: str) -> str | None:
-    """Why nothing can listen on this name or address of the host; None where something can. Nothing stays bound."""
+    """Why no server can listen on this name or address; None if one can. Nothing stays bound."""
     try:
         family, kind, protocol, dummy, place = socket.getaddrinfo(address.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as server:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Processes of the host, read from /proc: a pid is believed only together with its start time.
+"""Processes of the host, read from /proc. A pid alone identifies nothing; with the start time it does.
 
 Private to gpufleet.llamacpp; may change at any time. Fields: proc(5).
 """
@@ -16,25 +16,25 @@ from collections.abc import Iterator
 
 
 def start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot (field 22 of /proc/PID/stat), or None: there is none.
+    """The start of the process in clock ticks since boot (field 22 of /proc/PID/stat); None if there is no process.
 
-    A zombie counts as none: it serves nothing any more.
+    A zombie counts as none.
     """
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
 
 def parent_of(pid: int) -> int | None:
-    """The process that this one is a child of, or None where it is gone."""
+    """The parent's pid; None if the process is gone."""
     fields = _stat(pid)
     return int(fields[1]) if fields else None
 
 
 def _stat(pid: int) -> list[str] | None:
-    """/proc/PID/stat from the third field on; None for no process, and for a zombie."""
+    """/proc/PID/stat from the third field on; None if there is no process, or a zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The command in parentheses may hold anything, so the fields are counted from its closing one.
+            # The command in parentheses may contain anything, so the fields are counted from the last one.
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
@@ -42,14 +42,14 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def alive(pid: int | None, ticks: int | None) -> bool:
-    """Whether this very process still runs; a reused pid has other ticks."""
+    """Whether this same process still runs; a reused pid has other ticks."""
     return pid is not None and ticks is not None and start_ticks(pid) == ticks
 
 
-def wait_end(pid: int, timeout: float) -> None:
-    """Return when the process ends, or after so many seconds; at once where there is none.
+def wait_for_end(pid: int, timeout: float) -> None:
+    """Return when the process ends, or after ``timeout`` seconds; at once if there is no such process.
 
-    Linux tells of the end since 5.3, and Python since 3.9 where it was built on such a kernel; else it is the timeout.
+    Needs pidfd_open: Linux 5.3, and a Python that was built there. Otherwise this always takes the timeout.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -65,7 +65,7 @@ def wait_end(pid: int, timeout: float) -> None:
 
 
 def uptime(pid: int) -> float | None:
-    """Seconds since the process started, or None where it is gone."""
+    """Seconds since the process started; None if it is gone."""
     ticks = start_ticks(pid)
     if ticks is None:
         return None
@@ -73,7 +73,7 @@ def uptime(pid: int) -> float | None:
 
 
 def command(pid: int) -> list[str]:
-    """The argument list that the process was started with; empty where it is gone or a kernel thread."""
+    """The arguments that the process was started with; empty if it is gone or a kernel thread."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             data = file.read()
@@ -82,17 +82,17 @@ def command(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in data.split(b"\0")[:-1]]
 
 
-# Values that no log may hold, such as that of --api-key.
+# Options whose values must not appear in a log, such as --api-key.
 SECRET = re.compile(r"(--?[\w-]*(?:key|token|password|secret))([= ])\S+")
 
 
 def shown_command(pid: int, length: int) -> str:
-    """The command line for a message: at most ``length`` characters, with values that are secrets blotted out."""
+    """The command line for a message: at most ``length`` characters, secrets masked."""
     return SECRET.sub(r"\1\2********", " ".join(command(pid)))[:length]
 
 
 def user_name(uid: int) -> str:
-    """The user's name, or the number where the host knows no name for it."""
+    """The user's name, or the number if it has no name here."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -100,7 +100,7 @@ def user_name(uid: int) -> str:
 
 
 def owner(pid: int) -> str | None:
-    """Name of the user that the process runs as, or None where it is gone."""
+    """Name of the user that the process runs as; None if it is gone."""
     try:
         return user_name(os.stat(f"/proc/{pid}").st_uid)
     except OSError:

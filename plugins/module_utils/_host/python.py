@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's own Python environment: where it is, and how a module moves into it.
+"""The libraries that a module needs: imported here, or from the host's own Python environment.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -13,27 +13,19 @@ import os
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.common.respawn import has_respawned, respawn_module
 
-# The distribution on PyPI and the name it is imported by.
+from .layout import venv_python
+
+# The distribution on PyPI, and its name in an import.
 LIBRARIES = {"requests": "requests", "nvidia-ml-py": "pynvml"}
 
 
-def default_home() -> str:
-    """Where instances live when nothing else is said: /opt/llamacpp for root, ~/llamacpp for a user."""
-    return "/opt/llamacpp" if os.geteuid() == 0 else os.path.expanduser("~/llamacpp")
-
-
-def venv_python(home: str) -> str:
-    """The interpreter of the environment that the role llamacpp_host makes."""
-    return os.path.join(home, "venv", "bin", "python")
-
-
 def has_library(distribution: str) -> bool:
-    """Whether this interpreter can import the library; nothing is imported to find out."""
+    """Whether this interpreter can import the library. Imports nothing."""
     return importlib.util.find_spec(LIBRARIES[distribution]) is not None
 
 
 def prefer_library(distribution: str, home: str) -> bool:
-    """Like ensure_library, for a library that is good to have: False where neither interpreter has it."""
+    """Like ensure_library, for an optional library: False if neither interpreter has it."""
     if has_library(distribution):
         return True
     python = venv_python(home)
@@ -43,10 +35,10 @@ def prefer_library(distribution: str, home: str) -> bool:
 
 
 def ensure_library(module: AnsibleModule, distribution: str, home: str) -> None:
-    """Return where the library can be imported; otherwise start the module again in the host's venv, or fail in words.
+    """Return if the library can be imported. Otherwise respawn the module in the host's environment, or fail it.
 
-    Called before anything is changed: a respawned module begins from its first line.
+    Call it before any change: a respawned module runs from its first line.
     """
     if not prefer_library(distribution, home):
-        where = f"and looked for in {venv_python(home)} too, where the role gpufleet.llamacpp.llamacpp_host puts it"
+        where = f"in this Python or in {venv_python(home)}, where the role gpufleet.llamacpp.llamacpp_host installs it"
         module.fail_json(msg=missing_required_lib(distribution, reason=where))

@@ -34,6 +34,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
+RECORD, STATE = "instance.json", "running.json"  # in the folder of the instance
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again cannot help, and the managers are told not to
 LOG_BYTES, LOG_FILES = 20 * 1024 * 1024, 5
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -84,7 +85,7 @@ class Launch(NamedTuple):
 
 def read_launch(directory: str) -> Launch:
     """The launch in instance.json; ConfigError says what is wrong with it."""
-    path = os.path.join(directory, "instance.json")
+    path = os.path.join(directory, RECORD)
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)["launch"]
@@ -436,7 +437,7 @@ class Runner:
 
     def __init__(self, directory: str, launch: Launch) -> None:
         self.directory, self.launch = directory, launch
-        self.state_file = launch.state_file or os.path.join(directory, "running.json")
+        self.state_file = launch.state_file or os.path.join(directory, STATE)
         self.log, self.notify, self.key = Log(launch.log), Notifier(), read_key(launch.api_key_file)
         # /slots wakes a server that sleeps, and keeps it from falling asleep; /health and /props do neither.
         self.may_sleep = any("sleep-idle" in word.replace("_", "-") for word in launch.argv)

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._host import layout
 from .._host.files import write_atomic
 from .._spec import record
 from . import observe, plan, restart
@@ -21,7 +22,7 @@ from .observe import Place
 from .plan import Step
 
 FOLDER_MODE = 0o750
-MODES = {"run.sh": 0o755, "runner.py": 0o644}
+MODES = {layout.RUN_SH: 0o755, layout.RUNNER: 0o644}
 
 
 def make_folder(place: Place) -> None:
@@ -32,9 +33,10 @@ def make_folder(place: Place) -> None:
 
 def share(place: Place, user: str) -> None:
     """Let the user of a system unit read what root wrote, and not write it: root runs the control script."""
-    if place.manager.name != "systemd":
+    runs_as = place.manager.runs_as(user)
+    if runs_as is None:
         return
-    group = pwd.getpwnam(user).pw_gid
+    group = pwd.getpwnam(runs_as).pw_gid
     for path in (place.folder, record.path(place.folder), *(os.path.join(place.folder, name) for name in MODES)):
         if os.path.exists(path):
             os.chown(path, 0, group)
@@ -72,7 +74,7 @@ def carry_out(place: Place, steps: Sequence[Step], value: Mapping[str, Any], for
             old.manager.remove(observe.unit(old, spec))
         elif step.kind == "remove":
             # In one go, so that a run which is cut off does not leave a folder that no record explains.
-            gone = os.path.join(place.home, f".{place.name}.removed")
+            gone = layout.instance_removed(place.home, place.name)
             shutil.rmtree(gone, ignore_errors=True)
             os.rename(place.folder, gone)
             shutil.rmtree(gone)

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._gate import evidence
-from .._host import runner
+from .._host import layout, runner
 from .._host.files import write_atomic
 from .._host.gpu import read as gpu
 from . import observe
 from .observe import Place
 
-FOLDER = "failures"
 KEPT = 5
 LOG_LINES = 2000
 
@@ -28,7 +27,7 @@ LOG_LINES = 2000
 def keep(place: Place, value: Mapping[str, Any], why: str) -> str:
     """Keep the evidence of this failure; returns where it is, in a sentence. Raises nothing."""
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{value['launch']['id']}"
-    shelf = os.path.join(place.folder, FOLDER)
+    shelf = os.path.join(place.folder, layout.FAILURES)
     folder = os.path.join(shelf, name)
     try:
         os.makedirs(folder, mode=0o750, exist_ok=True)

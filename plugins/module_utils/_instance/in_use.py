@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .._host import process, runner
+from .._host import layout, process, runner
 from .._host.files import read_bytes, read_json
 from .._spec import record
 
@@ -81,8 +81,8 @@ def _strangers(home: str, paths: Sequence[str]) -> list[int]:
     """The processes that have one of the files open and belong to none of the instances that are named anyway."""
     ours = {os.getpid()}
     for name in dict.fromkeys(name for name, dummy, dummy in instances(home, paths)):
-        for file in (os.path.join(home, name, "running.json"), f"/run/llamacpp-{name}/running.json"):
-            ours |= _below(file)
+        for folder in (layout.instance(home, name), layout.runtime(name)):
+            ours |= _below(os.path.join(folder, layout.STATE))
     keys = {_key(os.stat(path)) for path in paths}
     return [pid for pid in process.pids() if pid not in ours and (keys & set(_open(pid)) or _maps(pid, paths))]
 

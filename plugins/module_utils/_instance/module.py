@@ -18,9 +18,10 @@ from .._artifact.file_record import FileChanged
 from .._artifact.image.signature import Run
 from .._fetch.source import FetchError
 from .._host.files import let_servers_read
-from .._host.lock import Held, hold
+from .._host.layout import default_home, instance_lock
+from .._host.lock import Locked, hold
 from .._host.manager import ManagerError
-from .._host.python import default_home, ensure_library, prefer_library
+from .._host.python import ensure_library, prefer_library
 from .._result import Refusal, failure, sentences
 from .._spec import record
 from .._spec.spec import check_name
@@ -52,7 +53,7 @@ def _lock(module: AnsibleModule, home: str) -> AbstractContextManager[None]:
     name, params = module.params["name"], module.params
     if module.check_mode or check_name(name):
         return nullcontext()
-    return hold(os.path.join(home, f".{name}.lock"), f"bringing {name} to {params['state']}", params["lock_timeout"])
+    return hold(instance_lock(home, name), f"bringing {name} to {params['state']}", params["lock_timeout"])
 
 
 def run_module(module: AnsibleModule) -> None:
@@ -64,7 +65,7 @@ def run_module(module: AnsibleModule) -> None:
     try:
         with _lock(module, home):
             answer = ensure(request)
-    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged, Held) as failure:
+    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged, Locked) as failure:
         module.fail_json(msg=str(failure))
     except OSError as error:
         where, what = error.filename or home, error.strerror or error

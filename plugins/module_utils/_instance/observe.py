@@ -16,18 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._gate.wait import default_timeout
+from .._host import layout, process, runner, runtime
 from .._host import manager as managers
-from .._host import process, runner, runtime
 from .._host.files import read_bytes, read_json
-from .._host.python import venv_python
 from .._host.runtime import Run
 from .._preflight.files import Survey
 from .._spec import launch, record, run_sh
 from .._spec.options import BY_NAME
 from .._spec.spec import Spec
 from .plan import Observed, Wanted
-
-LOG = "llama-server.log"
 
 
 @dataclass(frozen=True)
@@ -42,24 +39,22 @@ class Place:
     @property
     def folder(self) -> str:
         """The instance's folder."""
-        return os.path.join(self.home, self.name)
+        return layout.instance(self.home, self.name)
 
     @property
     def log(self) -> str | None:
         """The log file, or None where the journal keeps the log."""
-        return None if self.manager.name == "systemd" else os.path.join(self.folder, LOG)
+        return None if self.manager.has_journal else os.path.join(self.folder, layout.LOG)
 
     @property
     def state_file(self) -> str:
         """The runner's account of the running server. A system unit's user may not write to the instance's folder."""
-        folder = f"/run/llamacpp-{self.name}" if self.manager.name == "systemd" else self.folder
-        return os.path.join(folder, "running.json")
+        return os.path.join(self.manager.state_dir(self.folder), layout.STATE)
 
 
 def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> managers.Unit:
     """What the manager is to keep running: the runner of this instance, for a spec in its recorded form."""
-    python = venv_python(place.home)
-    system = place.manager.name == "systemd"
+    python = layout.venv_python(place.home)
     stopping = spec.get("drain_timeout", BY_NAME["drain_timeout"].default) + launch.STOP_TIMEOUT
     return managers.Unit(
         name=place.name,
@@ -68,11 +63,11 @@ def unit(place: Place, spec: Mapping[str, Any], enabled: bool = True) -> manager
         command=(
             python if os.path.exists(python) else sys.executable,
             "-IS",
-            f"{place.folder}/runner.py",
+            os.path.join(place.folder, layout.RUNNER),
             place.folder,
         ),
         directory=place.folder,
-        user=spec["user"] if system else None,
+        user=place.manager.runs_as(spec["user"]),
         enabled=enabled,
         start_timeout=stopping,  # of a former runner; the start itself asks for more time as it goes
         stop_timeout=stopping,
@@ -98,15 +93,15 @@ def wanted(
     gpus: tuple[str, ...] | None = (),
 ) -> Wanted:
     """Everything that should be in the instance's folder, rendered whole. ``gpus`` as launch.Found has them."""
-    system = place.manager.name == "systemd"
+    user = place.manager.runs_as(spec.user)
     found = launch.Found(
         runtime=survey.runtime,
         server_path=(survey.image or {}).get("server_path"),
         image_sha256=(survey.image or {}).get("sha256"),
         model_sha256=(survey.model or {}).get("sha256"),
         certificates=tuple(runtime.certificate_binds()),
-        user=spec.user if system else None,
-        user_home=_user_home(spec.user) if system else os.path.expanduser("~"),
+        user=user,
+        user_home=os.path.expanduser("~") if user is None else _user_home(user),
         gpus=gpus,
     )
     start = launch.build(spec, found, state_file=place.state_file, log=place.log)
@@ -122,13 +117,13 @@ def whole(place: Place, value: Mapping[str, Any], timeout: int | None) -> Wanted
         place.manager.name,
         place.manager.commands(unit(place, value["spec"])),
         start_timeout=timeout or default_timeout((value["model"] or {}).get("size")),
-        user_bus=place.manager.name == "systemd_user",
+        user_bus=place.manager.needs_user_bus,
     )
     files = {
-        os.path.join(place.folder, "runner.py"): inspect.getsource(runner).encode(),
-        os.path.join(place.folder, "run.sh"): script,
+        os.path.join(place.folder, layout.RUNNER): inspect.getsource(runner).encode(),
+        os.path.join(place.folder, layout.RUN_SH): script,
     }
-    return Wanted(value, files, place.folder)
+    return Wanted(value, files, place.folder, place.manager.why)
 
 
 def _user_home(user: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._host.manager import UnitState
+from .._host.manager import MANAGERS, UnitState
 from .._result import Action, Problem, Refusal
 from .._spec import record
 from .._spec.options import NOT_NOTICED
@@ -33,11 +33,15 @@ class Step(Action):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What should be there, rendered whole: the record, and every other file of the instance's folder."""
+    """What should be there, rendered whole: the record, and every other file of the instance's folder.
+
+    ``manager_why``: why ``auto`` chose the manager and not a better one, as a phrase; "" where there is nothing to say.
+    """
 
     record: Mapping[str, Any]
     files: Mapping[str, bytes]
     folder: str
+    manager_why: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Each difference between two records that a running server would notice, in words."""
     found = []
     old, new = before["spec"], after["spec"]
-    # The manager is compared by what it came to, not by the wish; the user matters to the host's own systemd alone.
-    skipped = {"manager", *NOT_NOTICED} | ({"user"} if after["manager"] != "systemd" else set())
+    # The manager is compared by what it came to, not by the wish; the user matters only to one that becomes that user.
+    becomes_user = MANAGERS[after["manager"]].runs_as(new["user"]) is not None
+    skipped = {"manager", *NOT_NOTICED} | (set() if becomes_user else {"user"})
     for key in new:
         if key not in skipped and old.get(key) != new[key]:
             found.append(f"{key}: {_show(old.get(key))} -> {_show(new[key])}")
@@ -157,7 +162,8 @@ def _record(wanted: Wanted, observed: Observed) -> list[Step]:
 def _unit(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     if not observed.unit.installed:
         what = f"Install the unit ({wanted.record['manager']})"
-        return [Step(what, "the unit is not there", "install_unit", enabled=enabled)]
+        why = "; ".join(filter(None, ["the unit is not there", wanted.manager_why]))
+        return [Step(what, why, "install_unit", enabled=enabled)]
     why = "; ".join(observed.unit_differences)
     if not why and enabled and not observed.unit.enabled:
         why = "it would not start at boot"

@@ -173,7 +173,7 @@ def _place(request: Request, manager: str) -> Place:
     try:
         chosen = managers.select(manager, home=request.home, run=request.run)
     except managers.ManagerError as error:
-        raise Refusal([Problem("manager", str(error))]) from error
+        raise Refusal([replace(problem, option="manager") for problem in error.problems]) from error
     return Place(request.home, request.name, chosen, request.run)
 
 
@@ -292,7 +292,7 @@ def _check(case: Case, found: needed_files.Survey, room: resources.Room, decisio
     request, spec, place = case.request, case.spec, case.place
     kinds = plan.kinds(decision.steps)
     starts = "start" in kinds
-    missing = [*found.missing, *service_user.missing(place.manager.name, spec.user)]
+    missing = [*found.missing, *service_user.missing(place.manager.runs_as(spec.user))]
     # What an earlier task is still to bring cannot be asked.
     can_ask = bool(kinds) and not case.image.comes and not missing and not found.problems
     launch = decision.want.record["launch"]
@@ -310,9 +310,9 @@ def _check(case: Case, found: needed_files.Survey, room: resources.Room, decisio
     said.add(found.problems)
     fits = MemoryCheck()
     if starts:
-        said.add([*room.seen.problems, *setuid.problems(place.manager.name, found.runtime, request.run)])
+        said.add([*room.seen.problems, *setuid.problems(place.manager, found.runtime, request.run)])
         said.add([], room.seen.warnings)
-        said.add(service_user.problems(place.manager.name, spec.user, observe.reads(place, decision.want.record)))
+        said.add(service_user.problems(place.manager.runs_as(spec.user), observe.reads(place, decision.want.record)))
     if can_ask and not said.problems:
         fits = resources.memory_for(spec, launch, request.run, room, case.last)
         if starts:

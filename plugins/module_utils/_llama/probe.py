@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .._artifact.image.naming import SHARED
+from .._host import layout
 from .._host.files import read_json, write_json
 from .._host.runtime import Run
 from . import help as help_text
@@ -24,7 +24,6 @@ from .help import Option
 
 # Stands in the file: what another reader wrote is asked again. Raise it when this or help_text changes.
 READER = 1
-FOLDER = ".options"
 # Seconds; the answer takes less than one, and a driver that hangs takes for ever.
 TIMEOUT = 60
 TIMED_OUT = (124, 137)
@@ -120,7 +119,7 @@ def cuda(text: str) -> tuple[tuple[int, int] | None, bool]:
 
 
 def _path(home: str, sha256: str) -> str:
-    return os.path.join(home, SHARED, FOLDER, f"{sha256}.json")
+    return os.path.join(home, layout.SHARED, layout.IMAGE_OPTIONS, f"{sha256}.json")
 
 
 def _from(value: Mapping[str, Any]) -> ImageSays:

@@ -16,9 +16,9 @@ import stat
 from collections.abc import Iterator, Sequence
 
 
-def missing(manager: str, user: str) -> list[str]:
-    """Whether the user is not there."""
-    if manager != "systemd":
+def missing(user: str | None) -> list[str]:
+    """Whether the user is not there; None is the user who deploys."""
+    if user is None:
         return []
     try:
         pwd.getpwnam(user)
@@ -30,9 +30,9 @@ def missing(manager: str, user: str) -> list[str]:
     return []
 
 
-def problems(manager: str, user: str, paths: Sequence[str]) -> list[str]:
+def problems(user: str | None, paths: Sequence[str]) -> list[str]:
     """What keeps the user from files and folders, one problem for each thing that does; of the paths that are there."""
-    if manager != "systemd" or os.geteuid() != 0:
+    if user is None or os.geteuid() != 0:
         return []
     try:
         entry = pwd.getpwnam(user)

@@ -16,23 +16,23 @@ import re
 import stat
 
 from .._host.files import read_bytes
+from .._host.manager import Manager
 from .._host.runtime import Run
 
-UNITS = ("systemd", "systemd_user")
 # A line of apptainer.conf and singularity.conf.
 SWITCHED_OFF = re.compile(rb"^\s*allow setuid\s*=\s*no\s*$", re.MULTILINE)
 
 
-def problems(manager: str, program: str | None, run: Run) -> list[str]:
+def problems(manager: Manager, program: str | None, run: Run) -> list[str]:
     """Why a server that ``program`` starts could not be started by the manager, and what to do. Changes nothing."""
-    if manager not in UNITS or program is None:
+    if not manager.gains_no_privileges or program is None:
         return []
     starter, configuration = _starter(program, run)
     if starter is None:
         return []
     name = os.path.basename(program)
     return [
-        f"manager: {manager} cannot start a container of this {name}, which does it through the setuid program "
+        f"manager: {manager.name} cannot start a container of this {name}, which does it through the setuid program "
         f"{starter}, and in such a unit no program gains rights. Have it use user namespaces ('allow setuid = no' in "
         f"{configuration}, or {name} installed without its setuid part), or choose manager: supervisor."
     ]

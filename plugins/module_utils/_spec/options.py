@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._host.manager import CHOICES
+
 # A name or an address, an IPv6 address also in brackets; no list of them, nothing like an option, no unix socket.
 HOST = re.compile(r"(?!.*\.sock\Z)[A-Za-z0-9:\[][A-Za-z0-9.:_\[\]-]*")
 LAYERS = re.compile(r"\d{1,4}|auto|all")
@@ -189,7 +191,7 @@ OPTIONS = (
     ),
     Option("min_build", type="int", bounds=(1, LARGEST, "a build's number, such as 11434"), shapes=False),
     Option("server_path", recorded=True),
-    Option("manager", choices=("auto", "systemd", "systemd_user", "supervisor"), default="auto", recorded=True),
+    Option("manager", choices=CHOICES, default="auto", recorded=True),
     Option("user", default="llamacpp", recorded=True),
     Option("wait_timeout", type="int", bounds=(1, 86400, "seconds"), shapes=False),
     Option("gate", choices=("health", "completion", "full"), default="full"),

@@ -11,11 +11,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from .._host import layout
 from .._host.files import read_json, remove, write_json
 
 FORMAT = 1
-FILE = "instance.json"
-RELEASES = "releases"
 # Releases before the current one that stay on the host.
 KEPT = 5
 # instance.json can hold the operator's env, so it is not for everybody.
@@ -28,7 +27,7 @@ LAUNCH_KEYS = ("id", "argv", "env", "url", "image_sha256", "model_sha256")
 
 def path(folder: str) -> str:
     """Where the record of the instance in this folder lies."""
-    return os.path.join(folder, FILE)
+    return os.path.join(folder, layout.RECORD)
 
 
 def read(folder: str) -> dict[str, Any] | None:
@@ -98,7 +97,7 @@ def write(folder: str, value: Mapping[str, Any]) -> None:
 
 def keep_release(folder: str, release: Mapping[str, Any]) -> None:
     """Put a release that is about to be replaced beside the current one, the oldest beyond KEPT go. Raises OSError."""
-    shelf = os.path.join(folder, RELEASES)
+    shelf = os.path.join(folder, layout.RELEASES)
     os.makedirs(shelf, mode=0o750, exist_ok=True)
     name = f"{release['proven'].replace(':', '').replace('-', '')}-{release['launch']['id']}.json"
     write_json(os.path.join(shelf, name), release, MODE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._artifact.image import naming
+from .._host import layout
 from .._llama.argv import spelled
 from .._llama.options import OPENS, UNUSABLE
 from .._result import Problem, Refusal
@@ -26,9 +27,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 GPU = re.compile(r"\d+|GPU-[0-9a-fA-F-]+")
 LONG_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
-
-# What the home holds beside the instances' folders.
-RESERVED = ("run", "shared", "supervisor.d", "supervisord.conf", "supervisord.log", "venv")
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def check_name(name: str) -> list[Problem]:
                 "'..'.",
             )
         ]
-    if name in RESERVED:
+    if name in layout.RESERVED:
         return [Problem("name", f"{name!r} is a name that the home itself uses", "Choose another name.")]
     return []
 

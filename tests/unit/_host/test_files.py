@@ -82,7 +82,7 @@ def test_json(tmp_path: Path) -> None:
 def test_broken_json(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not valid JSON .* Move it away to start afresh") as error:
+    with pytest.raises(files.InvalidJson, match="is not valid JSON .* Move it away to start afresh") as error:
         files.read_json(str(path))
     assert str(path) in str(error.value)
 

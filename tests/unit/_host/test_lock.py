@@ -61,7 +61,7 @@ def test_what_was_made_while_it_was_held_stays(tmp_path: Path) -> None:
 
 
 def test_the_second_is_told_who_has_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(lock.Held) as error, lock.hold(str(tmp_path / "lock"), "a test", 0.3):
+    with pytest.raises(lock.Locked) as error, lock.hold(str(tmp_path / "lock"), "a test", 0.3):
         pass
     said = str(error.value)
     assert f"pid {holder.pid} of {lock.user_name(os.getuid())} from 10.0.0.1, since 20" in said
@@ -117,7 +117,7 @@ def test_a_lock_that_says_nothing(tmp_path: Path) -> None:
     mute = subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert mute.stdout and mute.stdout.readline()
     try:
-        with pytest.raises(lock.Held, match="a process that has not said which"), lock.hold(str(path), "x", 0):
+        with pytest.raises(lock.Locked, match="an unknown process"), lock.hold(str(path), "x", 0):
             pass
     finally:
         mute.kill()

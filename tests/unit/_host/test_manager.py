@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
 import dataclasses
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import supervisor, systemd
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.options import INSTANCE
 
 NASTY = (
     "$HOME",
@@ -105,12 +107,14 @@ def as_systemd_reads(line: str) -> list[str]:
 
 
 def test_systemd_command_survives_quoting() -> None:
-    text = systemd.Systemd(Commands()).render(unit(command=NASTY))
+    text = systemd.Systemd(Commands(), "/h").render(unit(command=NASTY))
     assert as_systemd_reads(directives(text)["ExecStart"][0]) == list(NASTY)
 
 
 def test_systemd_unit() -> None:
-    text = systemd.Systemd(Commands()).render(unit(description="100% $HOME", mounts=("/data/my models", "/a%b$c")))
+    text = systemd.Systemd(Commands(), "/h").render(
+        unit(description="100% $HOME", mounts=("/data/my models", "/a%b$c"))
+    )
     found = directives(text)
     assert found["Description"] == ["100%% $HOME"]
     assert found["RequiresMountsFor"] == ['"/data/my models"', '"/a%%b$c"']
@@ -131,13 +135,13 @@ def test_systemd_unit() -> None:
 @pytest.mark.parametrize("user", [None, "", "root", "0"])
 def test_systemd_never_runs_a_server_as_root(user: str | None) -> None:
     with pytest.raises(manager.ManagerError, match="unprivileged user"):
-        systemd.Systemd(Commands()).render(unit(user=user))
+        systemd.Systemd(Commands(), "/h").render(unit(user=user))
 
 
 def test_systemd_user_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/o")
     monkeypatch.setattr(os, "getuid", lambda: 1234)
-    mine = systemd.SystemdUser(Commands())
+    mine = systemd.SystemdUser(Commands(), "/h")
     assert list(mine.plan_files(unit())) == ["/home/o/.config/systemd/user/llamacpp-4403-glm-4.7.service"]
     found = directives(mine.render(unit(user=None)))
     assert found["WantedBy"] == ["default.target"]
@@ -153,7 +157,7 @@ def test_systemd_user_unit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_logs_are_where_the_runner_puts_them() -> None:
-    root = systemd.Systemd(Commands())
+    root = systemd.Systemd(Commands(), "/h")
     assert root.commands(unit())["logs"][0] == "journalctl"
     assert root.commands(unit(log="/h/x.log"))["logs"] == ["tail", "-n", "100", "-F", "/h/x.log"]
 
@@ -186,10 +190,10 @@ def test_systemctl_show_is_understood(shown: str, state: manager.UnitState) -> N
 
 def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
     run = Commands(show=(0, "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=7", ""))
-    root = systemd.Systemd(run)
+    root = systemd.Systemd(run, "/h")
     root.folder = str(tmp_path)
     path = root.path(unit())
-    assert root.differs(unit()) == [f"{path} is missing", "it does not start with the host"]
+    assert root.differs(unit()) == [f"{path} is missing", "it does not start at boot"]
     assert run.seen == []
     root.install(unit())
     assert run.verbs() == ["daemon-reload", "enable"]
@@ -200,7 +204,7 @@ def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
     assert root.differs(unit()) == []
     root.install(unit())
     assert run.seen == []
-    assert root.differs(unit(enabled=False, start_timeout=1)) == [f"{path} differs", "it starts with the host"]
+    assert root.differs(unit(enabled=False, start_timeout=1)) == [f"{path} differs", "it starts at boot"]
     root.start(unit())
     assert run.verbs() == ["reset-failed", "start"]
     assert "--no-block" in run.seen[-1]
@@ -212,7 +216,7 @@ def test_systemd_reloads_only_for_a_change(tmp_path: Path) -> None:
 
 def test_systemd_does_not_stop_what_is_not_there(tmp_path: Path) -> None:
     run = Commands(show=(0, "LoadState=not-found\nActiveState=inactive", ""))
-    root = systemd.Systemd(run)
+    root = systemd.Systemd(run, "/h")
     root.folder = str(tmp_path)
     root.remove(unit())
     assert run.verbs() == ["show", "clean"]
@@ -221,7 +225,7 @@ def test_systemd_does_not_stop_what_is_not_there(tmp_path: Path) -> None:
 def test_a_failing_command_is_told() -> None:
     run = Commands(start=(1, "", "Failed to start\nUnit is masked.\n"))
     with pytest.raises(manager.ManagerError, match=r"exit status 1: Failed to start / Unit is masked\."):
-        systemd.Systemd(run).start(unit())
+        systemd.Systemd(run, "/h").start(unit())
 
 
 @pytest.mark.parametrize(
@@ -261,7 +265,7 @@ def test_supervisor_command_survives_quoting() -> None:
 
 @pytest.mark.parametrize("word", ["a ;b", "a #b", "a\nb"])
 def test_supervisor_refuses_what_it_would_take_for_a_comment(word: str) -> None:
-    with pytest.raises(manager.ManagerError, match="supervisord cannot take"):
+    with pytest.raises(manager.ManagerError, match="supervisord cannot read"):
         supervisor.Supervisor(Commands(), "/h").plan_files(unit(command=(word,)))
 
 
@@ -269,7 +273,7 @@ def test_supervisor_home_fits_a_socket() -> None:
     longest = "/" + "h" * (supervisor.LONGEST_HOME - 1)
     supervisor.Supervisor(Commands(), longest)
     assert len(longest + "/run/supervisor.sock.4194304") == 107
-    with pytest.raises(manager.ManagerError, match="choose a shorter home"):
+    with pytest.raises(manager.ManagerError, match="Choose a shorter home"):
         supervisor.Supervisor(Commands(), longest + "h")
 
 
@@ -289,7 +293,7 @@ def test_supervisor_home_fits_a_socket() -> None:
             {"statename": "FATAL", "description": "Exited too quickly"},
             manager.UnitState(True, failed=True, detail="FATAL Exited too quickly"),
         ),
-        ({}, manager.UnitState(detail="supervisord does not know it")),
+        ({}, manager.UnitState(detail="supervisord does not have it")),
     ],
 )
 def test_what_supervisord_tells_is_understood(info: dict[str, Any], state: manager.UnitState) -> None:
@@ -467,7 +471,7 @@ def test_supervisor_stop_is_bounded(mine: supervisor.Supervisor, monkeypatch: py
     mine.install(one)
     mine.start(one)
     time.sleep(1)
-    monkeypatch.setattr(supervisor, "patience", lambda unit: 0.3)
+    monkeypatch.setattr(supervisor, "stop_limit", lambda unit: 0.3)
     monkeypatch.setattr(supervisor, "STOP_MARGIN", 0.3)
     with pytest.raises(manager.ManagerError, match="did not stop one within 0 s"):
         mine.stop(one)
@@ -479,8 +483,8 @@ def test_supervisor_that_is_not_there(home: Path) -> None:
     mine = supervisor.Supervisor(Crontab(), str(home))
     mine.install(unit())
     mine.stop(unit())
-    assert "nobody answers at" in mine.observe(unit()).detail
-    with pytest.raises(manager.ManagerError, match="the role llamacpp_host installs it"):
+    assert "supervisord does not answer at" in mine.observe(unit()).detail
+    with pytest.raises(manager.ManagerError, match="Run the role gpufleet.llamacpp.llamacpp_host"):
         mine.start(unit())
 
 
@@ -559,10 +563,10 @@ def test_select(
     if lingers:
         (tmp_path / "linger/operator").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
-    monkeypatch.setattr(manager, "user_name", lambda uid: "operator")
-    monkeypatch.setattr(manager, "BOOTED", str(tmp_path) if booted else str(tmp_path / "no"))
-    monkeypatch.setattr(manager, "LINGERING", str(tmp_path / "linger"))
-    monkeypatch.setattr(manager, "runtime_folder", lambda: str(tmp_path / "run"))
+    monkeypatch.setattr(systemd, "user_name", lambda uid: "operator")
+    monkeypatch.setattr(systemd, "BOOTED", str(tmp_path) if booted else str(tmp_path / "no"))
+    monkeypatch.setattr(systemd, "LINGERING", str(tmp_path / "linger"))
+    monkeypatch.setattr(systemd, "runtime_folder", lambda: str(tmp_path / "run"))
     run = Commands()
     try:
         found = manager.select(requested, home="/h", run=run)
@@ -570,16 +574,62 @@ def test_select(
         assert chosen in str(error)
     else:
         assert found.name == chosen
-        assert bool(found.notes) == (requested == "auto" and chosen == "supervisor")
+        lingers_not = "the user operator does not linger (loginctl enable-linger operator)"
+        because = lingers_not if booted else "systemd is not the init of this host"
+        why = f"supervisor keeps it running because {because}"
+        assert found.why == (why if (requested, chosen) == ("auto", "supervisor") else "")
     assert run.seen == []
 
 
 def test_select_wants_a_running_user_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "operator").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(manager, "user_name", lambda uid: "operator")
-    monkeypatch.setattr(manager, "BOOTED", str(tmp_path))
-    monkeypatch.setattr(manager, "LINGERING", str(tmp_path))
-    monkeypatch.setattr(manager, "runtime_folder", lambda: str(tmp_path / "gone"))
+    monkeypatch.setattr(systemd, "user_name", lambda uid: "operator")
+    monkeypatch.setattr(systemd, "BOOTED", str(tmp_path))
+    monkeypatch.setattr(systemd, "LINGERING", str(tmp_path))
+    monkeypatch.setattr(systemd, "runtime_folder", lambda: str(tmp_path / "gone"))
     with pytest.raises(manager.ManagerError, match="is not running"):
         manager.select("systemd_user", home="/h", run=Commands())
+
+
+def test_the_option_can_be_auto_and_every_manager() -> None:
+    assert manager.CHOICES == ("auto", "systemd", "systemd_user", "supervisor")
+    assert INSTANCE["manager"]["choices"] == list(manager.CHOICES)
+    assert all(kind.name == name for name, kind in manager.MANAGERS.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "folder", "journal", "setuid", "bus"),
+    [
+        ("systemd", "llamacpp", "/run/llamacpp-4403", True, False, False),
+        ("systemd_user", None, "/h/4403", False, False, True),
+        ("supervisor", None, "/h/4403", False, True, False),
+    ],
+)
+def test_what_a_manager_can_do(
+    name: str, user: str | None, folder: str, journal: bool, setuid: bool, bus: bool
+) -> None:
+    kind = manager.MANAGERS[name]
+    assert kind.runs_as("llamacpp") == user
+    assert kind.state_dir("/h/4403") == folder
+    assert (kind.has_journal, not kind.gains_no_privileges, kind.needs_user_bus) == (journal, setuid, bus)
+
+
+def names_in(source: str) -> list[int]:
+    """The lines of a program in which the name of a manager stands as a value of its own."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    return [node.lineno for node in nodes if node.value in tuple(manager.MANAGERS)]
+
+
+@pytest.mark.parametrize(
+    "source", ['x.name == "systemd"', 'UNITS = ("systemd_user",)', 'kind({"manager": "supervisor"})']
+)
+def test_a_managers_name_is_found(source: str) -> None:
+    assert names_in(source) == [1]
+
+
+def test_nobody_outside_this_folder_knows_a_managers_name() -> None:
+    folder = Path(manager.__file__).parent
+    programs = [path for path in folder.parents[2].rglob("*.py") if folder not in path.parents]
+    assert len(programs) > 100
+    assert [f"{path}:{line}" for path in programs for line in names_in(path.read_text())] == []

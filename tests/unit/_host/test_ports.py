@@ -49,7 +49,7 @@ def test_a_listener_that_we_may_not_look_into(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = ports.listeners(server.getsockname()[1])
     assert [one.pid for one in found] == [None]
-    assert str(found[0]) == (f"a process of user {ME} (its pid and command are visible to that user and to root only)")
+    assert str(found[0]) == (f"a process of user {ME} (only that user and root can see its pid and command)")
 
 
 def test_a_host_without_ipv6(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

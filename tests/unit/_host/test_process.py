@@ -81,12 +81,12 @@ def test_a_user_without_a_name() -> None:
 
 def test_the_end_of_a_process_is_seen_at_once(child: subprocess.Popen[bytes]) -> None:
     begin = time.monotonic()
-    process.wait_end(child.pid, 0.1)
+    process.wait_for_end(child.pid, 0.1)
     assert time.monotonic() - begin >= 0.1
     child.kill()
-    process.wait_end(child.pid, 60)
+    process.wait_for_end(child.pid, 60)
     child.wait()
-    process.wait_end(child.pid, 60)
+    process.wait_for_end(child.pid, 60)
     assert time.monotonic() - begin < 30
 
 
@@ -96,5 +96,5 @@ def test_where_the_kernel_does_not_tell_of_an_end_it_is_waited_in_steps(
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     child.kill()
     begin = time.monotonic()
-    process.wait_end(child.pid, 0.1)
+    process.wait_for_end(child.pid, 0.1)
     assert time.monotonic() - begin >= 0.1

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +86,3 @@ def test_has_library_knows_the_import_names(monkeypatch: pytest.MonkeyPatch) -> 
     assert not python.has_library("nvidia-ml-py")
     assert not python.has_library("requests")
     assert asked == ["pynvml", "requests"]
-
-
-@pytest.mark.parametrize(("uid", "home"), [(0, "/opt/llamacpp"), (1000, "/home/me/llamacpp")])
-def test_the_default_home(monkeypatch: pytest.MonkeyPatch, uid: int, home: str) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert python.default_home() == home

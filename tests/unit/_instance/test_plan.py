@@ -131,6 +131,14 @@ def test_the_way_back_to_a_release_from_before_the_option_existed() -> None:
     assert (step.kind, step.why) == ("record", "drain_timeout: 60 -> not set")
 
 
+def test_a_new_unit_comes_with_the_reason_for_its_manager() -> None:
+    why = "supervisor keeps it running because the user operator does not linger (loginctl enable-linger operator)"
+    first = decide("started", replace(wanted(), manager_why=why), NOTHING)
+    assert [step.why for step in first if step.kind == "install_unit"] == [f"the unit is not there; {why}"]
+    chosen = decide("started", wanted(), NOTHING)
+    assert [step.why for step in chosen if step.kind == "install_unit"] == ["the unit is not there"]
+
+
 def cut_off(state: str, want: plan.Wanted, seen: plan.Observed, steps: list[plan.Step]) -> list[plan.Observed]:
     """Every host that a run can leave which ends somewhere in the middle of these steps."""
     left = [carried_out(state, want, seen, steps[:count]) for count in range(len(steps) + 1)]

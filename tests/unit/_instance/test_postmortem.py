@@ -28,7 +28,7 @@ class Fake(manager.Manager):
     name = "supervisor"
 
     def __init__(self, detail: str | None) -> None:
-        super().__init__(lambda argv: (0, "", ""))
+        super().__init__(lambda argv: (0, "", ""), "/h")
         self.detail = detail
 
     def observe(self, unit: manager.Unit) -> manager.UnitState:

@@ -30,7 +30,7 @@ class Fake(manager.Manager):
     name = "supervisor"
 
     def __init__(self) -> None:
-        super().__init__(lambda argv: (0, "", ""))
+        super().__init__(lambda argv: (0, "", ""), "/h")
 
     def observe(self, unit: manager.Unit) -> manager.UnitState:
         return manager.UnitState(True, True, True)

@@ -26,7 +26,7 @@ class Fake(manager.Manager):
     name = "supervisor"
 
     def __init__(self, fails_at: str = "") -> None:
-        super().__init__(lambda argv: (0, "", ""))
+        super().__init__(lambda argv: (0, "", ""), "/h")
         self.fails_at, self.done = fails_at, list[str]()
         self.state = manager.UnitState(True, True, True)
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_stopped_is_told_with_its_state(
 ) -> None:
     gates(monkeypatch, "It ended.")
     said = failed(tmp_path, Fake("disable"), changed, rollback=False)
-    assert "It could not be stopped either: cannot disable supervisor has it as: stopped." in said
+    assert "It could not be stopped either: cannot disable. supervisor has it as: stopped." in said
 
 
 def test_requests_that_were_cut_are_told_in_success_and_in_failure(
@@ -236,7 +236,7 @@ def test_a_manager_that_fails_is_told_with_the_cause(
     gates(monkeypatch, "It ended.", "")
     said = failed(tmp_path, Fake(fails_at), changed)
     assert said.startswith("Failed at stop and start: cannot start" if fails_at == "start" else "It ended.")
-    assert f"\nThe way back to the last release failed too: cannot {fails_at}\nsupervisor has it as: " in said
+    assert f"\nThe way back to the last release failed too: cannot {fails_at}.\nsupervisor has it as: " in said
 
 
 def test_a_pass_is_recorded_and_the_former_release_kept(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import MANAGERS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import setuid
 
 
@@ -28,7 +29,7 @@ class Runtime:
         return (0, self.told, "") if self.told else (1, "", "unknown command")
 
     def problems(self, manager: str = "systemd") -> list[str]:
-        return setuid.problems(manager, self.program, self.run)
+        return setuid.problems(MANAGERS[manager](self.run, "/h"), self.program, self.run)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_setuid_starter_is_refused(host: Runtime, manager: str) -> None:
 
 def test_where_it_does_not_matter(host: Runtime) -> None:
     assert host.problems("supervisor") == []
-    assert setuid.problems("systemd", None, host.run) == []
+    assert setuid.problems(MANAGERS["systemd"](host.run, "/h"), None, host.run) == []
     host.configuration.write_text(" allow setuid=no\n")
     assert host.problems() == []
     host.configuration.unlink()

@@ -81,7 +81,7 @@ def test_a_manager_that_does_not_answer(run_module: RunModule, home: Path, monke
 
     monkeypatch.setattr(manager.Supervisor, "observe", fails)
     assert ask(run_module, home, name="a") == [
-        {"name": "a", "state": "broken", "problem": "the crontab cannot be read"}
+        {"name": "a", "state": "broken", "problem": "the crontab cannot be read."}
     ]
 
 

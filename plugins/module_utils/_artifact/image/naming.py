@@ -14,11 +14,11 @@ import hashlib
 import os
 from urllib.parse import urlsplit
 
+from ..._host import layout
 from ..._result import Problem
 from ..file_record import is_sha256
 from .sources import Origin, origin_of
 
-SHARED = "shared"
 # Digits of the digest in a name.
 DIGITS = 12
 
@@ -69,7 +69,7 @@ def place(home: str, origin: Origin, digest: str | None) -> str:
     """
     known = (digest or hashlib.sha256(origin.shown.encode()).hexdigest()).rpartition(":")[2]
     stem, extension = _stem(origin)
-    return os.path.join(home, SHARED, f"{stem}-{known[:DIGITS]}{extension}")
+    return os.path.join(home, layout.SHARED, f"{stem}-{known[:DIGITS]}{extension}")
 
 
 def _stem(origin: Origin) -> tuple[str, str]:

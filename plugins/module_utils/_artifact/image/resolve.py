@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._fetch.source import FetchError
-from ..._host import runtime
+from ..._host import layout, runtime
 from ..._result import Action, Refusal
 from .. import file_record
 from ..registry.auth import credentials_from
@@ -198,7 +198,7 @@ def _on_record(asked: Asked, origin: Origin) -> file_record.Identity | None:
     source = {"url": last.get("source"), "digest": last.get("digest")}
     if _is_from(origin, source) and is_last(last.get("path"), last):
         return file_record.Identity(0, 0, 0, 0, str(last["sha256"]), source)
-    for path, record in _records(os.path.join(asked.home, naming.SHARED)):
+    for path, record in _records(os.path.join(asked.home, layout.SHARED)):
         digest = record.source.get("digest") if origin.kind == "docker" else record.sha256
         if _is_from(origin, record.source) and path == naming.place(asked.home, origin, digest):
             seen = image_observe.look(path)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 
+from ..._host import layout
+
 # The record folder, beside the images.
-RECORDS = ".sif_image"
+RECORDS = layout.IMAGE_RECORDS
 
 # SIF's global header: 32 bytes of launch script, then the magic (apptainer/sif, pkg/sif/sif.go).
 MAGIC_OFFSET = 32

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..._gguf.file import Gguf
+from ..._host import layout
 from ..._result import Action
 from ..file_record import Identity
 from ..staging import Room, lacks
 from .spec import Wanted, WantedFile
 
 # The record folder, beside the model's files.
-RECORDS = ".gguf_model"
+RECORDS = layout.MODEL_RECORDS
 
 
 class ModelError(Exception):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""supervisord as a manager, for a user without root and without lingering; started at boot by the user's crontab.
+"""supervisord as a manager, for a user without root who does not linger. The user's crontab starts it at boot.
 
 Private to gpufleet.llamacpp; may change at any time. Options: supervisord.org, "Configuration File".
 """
@@ -18,39 +18,39 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from .. import lock, runner
+from .. import layout, lock, runner
 from ..files import remove as remove_file
 from ..files import write_atomic
 from ..process import command, parent_of
-from .base import RESTART_EXCEPT, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
-from .supervisord import ACTIVE, Daemon, Refused, Unreachable
+from .base import NO_RESTART, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
+from .supervisord import ACTIVE, CallFailed, Daemon, Unreachable
 
-# %(here)s is the folder of the file, so nothing of the operator's has to be escaped in it.
-MAIN = """\
+# %(here)s is the folder of this file, so that no path has to be escaped.
+MAIN = f"""\
 ; Written by gpufleet.llamacpp; changes are overwritten.
 [unix_http_server]
-file=%(here)s/run/supervisor.sock
+file=%(here)s/{layout.SUPERVISORD_SOCKET}
 chmod=0700
 
 [supervisord]
-logfile=%(here)s/supervisord.log
+logfile=%(here)s/{layout.SUPERVISORD_LOG}
 logfile_maxbytes=10MB
 logfile_backups=3
-pidfile=%(here)s/run/supervisord.pid
+pidfile=%(here)s/{layout.SUPERVISORD_PID}
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
-serverurl=unix://%(here)s/run/supervisor.sock
+serverurl=unix://%(here)s/{layout.SUPERVISORD_SOCKET}
 
 [include]
-files=supervisor.d/*.conf
+files={layout.PROGRAMS}/*.conf
 """
 
-# TERM goes to the runner alone (as-group false), which drains. autorestart=unexpected and the one exit status that is
-# expected: everything else, 0 included, was not asked for and starts again. startsecs: supervisorctl waits that long.
-# stopwaitsecs: the runner bounds its own end, and what supervisord was told holds until the program's next start.
+# TERM goes to the runner alone (stopasgroup=false), which drains. autorestart=unexpected with one expected exit status:
+# after every other end, status 0 included, supervisord restarts the program. startsecs: supervisorctl waits that long.
+# stopwaitsecs: the runner limits its own stop; and a change here has no effect until the program's next start.
 PROGRAM = """\
 ; Written by gpufleet.llamacpp; changes are overwritten.
 [program:{name}]
@@ -66,17 +66,17 @@ stopwaitsecs={longest}
 stopasgroup=false
 killasgroup=false
 redirect_stderr=true
-stdout_logfile={directory}/runner.log
+stdout_logfile={directory}/{log}
 stdout_logfile_maxbytes=1MB
 stdout_logfile_backups=1
 """
 
-# A unix socket's path has 107 bytes (unix(7)), and supervisord first makes it with a dot and its pid behind the name.
-# A place in /tmp would do for longer homes, but there another user could be first; a home of 79 bytes is long enough.
-LONGEST_HOME = 107 - len("/run/supervisor.sock") - len(".4194304")
+# The path of a unix socket has at most 107 bytes (unix(7)), and supervisord first appends a dot and its pid. A socket
+# in /tmp would allow longer homes, but another user could create it first.
+LONGEST_HOME = 107 - len(f"/{layout.SUPERVISORD_SOCKET}") - len(".4194304")
 
-LONGEST_STOP = 7200  # s, more than any drain_timeout
-LOCK_TIMEOUT = 60.0  # s for another run to have done with supervisord, which takes a few
+LONGEST_STOP = 7200  # s; more than any drain_timeout
+LOCK_TIMEOUT = 60.0  # s; another run keeps supervisord for a few seconds
 
 
 class Supervisor(Manager):
@@ -85,24 +85,24 @@ class Supervisor(Manager):
     name = "supervisor"
 
     def __init__(self, run: Run, home: str) -> None:
-        super().__init__(run)
-        self.home = home
-        self.conf = os.path.join(home, "supervisord.conf")
-        self.supervisord = Daemon(os.path.join(home, "run/supervisor.sock"))
-        self.daemon = [os.path.join(home, "venv/bin/supervisord"), "-c", self.conf]
+        super().__init__(run, home)
+        self.conf = os.path.join(home, layout.SUPERVISORD_CONF)
+        self.supervisord = Daemon(os.path.join(home, layout.SUPERVISORD_SOCKET))
+        self.daemon = [layout.venv_program(home, "supervisord"), "-c", self.conf]
         if len(os.fsencode(home)) > LONGEST_HOME:
             raise ManagerError(
-                f"the home {home} is too long for supervisord's socket in it: {len(os.fsencode(home))} bytes, "
-                f"at most {LONGEST_HOME}; choose a shorter home"
+                f"the home {home} is too long for supervisord's socket: {len(os.fsencode(home))} bytes, at most "
+                f"{LONGEST_HOME}",
+                "Choose a shorter home.",
             )
 
     def control(self, *words: str) -> list[str]:
         """The command line of supervisorctl for this home."""
-        return [os.path.join(self.home, "venv/bin/supervisorctl"), "-c", self.conf, *words]
+        return [layout.venv_program(self.home, "supervisorctl"), "-c", self.conf, *words]
 
     def path(self, unit: Unit) -> str:
-        """Where the unit's part of the configuration lies."""
-        return os.path.join(self.home, "supervisor.d", unit.name + ".conf")
+        """The path of the program's configuration file."""
+        return os.path.join(self.home, layout.PROGRAMS, unit.name + ".conf")
 
     def plan_files(self, unit: Unit) -> dict[str, bytes]:
         program = PROGRAM.format(
@@ -110,21 +110,20 @@ class Supervisor(Manager):
             command=escape(" ".join(map(shlex.quote, unit.command))),
             directory=escape(unit.directory),
             autostart="true" if unit.enabled else "false",
-            never=RESTART_EXCEPT,
+            never=NO_RESTART,
             longest=LONGEST_STOP,
+            log=layout.RUNNER_LOG,
         )
-        if unit.user and os.geteuid() == 0:
-            program += f"user={escape(unit.user)}\n"
         return {self.conf: MAIN.encode(), self.path(unit): program.encode()}
 
     # --- the boot: one line in the user's crontab -------------------------------------------------------------------
 
     def boot_line(self) -> str:
-        """The crontab line. cron gives it to a shell, and takes a bare % for a line break."""
+        """The crontab line. cron runs it in a shell, and takes a bare % for a line break."""
         return "@reboot " + " ".join(map(shlex.quote, self.daemon)).replace("%", r"\%") + self.boot_mark()
 
     def boot_mark(self) -> str:
-        """How the line ends, by which it is known again. To the shell it is a comment."""
+        """The end of the line, which identifies it. A comment for the shell."""
         return f" # gpufleet.llamacpp in {self.home}".replace("%", r"\%")
 
     def crontab(self) -> list[str]:
@@ -136,15 +135,15 @@ class Supervisor(Manager):
             raise ManagerError(f"the crontab cannot be read: {err.strip() or out.strip()}")
         return [] if code else out.splitlines()
 
-    def write_crontab(self, wanted: bool) -> None:
-        """Put our one line in, or take it out; all other lines stay as they are."""
+    def write_crontab(self, boot: bool) -> None:
+        """Add or remove our one line. All other lines stay as they are."""
         lines = self.crontab()
-        new = [line for line in lines if not line.endswith(self.boot_mark())] + [self.boot_line()] * wanted
+        new = [line for line in lines if not line.endswith(self.boot_mark())] + [self.boot_line()] * boot
         if new == lines or sorted(new) == sorted(lines):
             return
         if shutil.which("crontab") is None:
-            raise ManagerError("no `crontab` is here to start supervisord at boot: have cron installed, or do without")
-        temporary = os.path.join(self.home, "run/crontab.new")
+            raise ManagerError("this host has no crontab, which starts supervisord at boot", "Install cron.")
+        temporary = os.path.join(self.home, layout.RUN, "crontab.new")
         try:
             os.makedirs(os.path.dirname(temporary), exist_ok=True)
             write_atomic(temporary, ("\n".join(new) + "\n" if new else "").encode(), 0o600)
@@ -172,82 +171,81 @@ class Supervisor(Manager):
             state = state_of(self.supervisord.info(unit.name))
         except Unreachable as error:
             state = UnitState(detail=str(error))
-        except Refused as error:
-            raise ManagerError(f"supervisord does not tell about {unit.name}: {error}") from error
+        except CallFailed as error:
+            raise ManagerError(f"supervisord does not give the state of {unit.name}: {error}") from error
         if pid and not state.active:
-            detail = "the server runs, but supervisord does not: nobody would start it again"
+            detail = "the server runs, but supervisord does not, so nothing would restart it"
             state = UnitState(active=True, pid=pid, detail=detail, orphaned=True)
         return replace(state, installed=True, enabled=self.enabled(unit))
 
     def daemon_is_parent(self, pid: int) -> bool:
-        """Whether our supervisord has this process as its child. /proc tells in no time what supervisorctl, a whole
-
-        Python program, tells in a third of a second.
-        """
+        """Whether this process is a child of our supervisord. /proc answers faster than supervisord."""
         parent = command(parent_pid) if (parent_pid := parent_of(pid)) else []
         return any("supervisord" in word for word in parent) and self.conf in parent
 
     def former(self, unit: Unit) -> dict[str, Any]:
-        """What the last runner of the unit wrote about itself."""
-        return runner.former_run(os.path.join(unit.directory, "running.json"))
+        """The state that the last runner of the unit left."""
+        return runner.former_run(os.path.join(unit.directory, layout.STATE))
 
     @contextlib.contextmanager
-    def alone(self, unit: Unit) -> Iterator[None]:
-        """Nobody else is at what all instances of the home share: supervisord itself, its file, the crontab."""
+    def exclusive(self, unit: Unit) -> Iterator[None]:
+        """Hold the lock for what all instances of the home share: supervisord, its configuration, and the crontab."""
         try:
-            path = os.path.join(self.home, ".supervisord.lock")
-            with lock.hold(path, f"setting up {unit.name} in supervisord", LOCK_TIMEOUT):
+            with lock.hold(layout.supervisord_lock(self.home), f"setting up {unit.name} in supervisord", LOCK_TIMEOUT):
                 yield
-        except lock.Held as held:
-            raise ManagerError(str(held)) from held
+        except lock.Locked as locked:
+            (problem,) = locked.problems
+            raise ManagerError(problem.text, problem.remedy) from locked
 
     def install(self, unit: Unit) -> None:
-        os.makedirs(os.path.join(self.home, "run"), mode=0o700, exist_ok=True)
-        with self.alone(unit):
+        os.makedirs(os.path.join(self.home, layout.RUN), mode=0o700, exist_ok=True)
+        with self.exclusive(unit):
             self.write(unit)
             if unit.enabled:
                 self.write_crontab(True)
 
     def start(self, unit: Unit) -> None:
-        with self.alone(unit):
-            self.take_in(unit)
+        with self.exclusive(unit):
+            self.load(unit)
 
-    def take_in(self, unit: Unit) -> None:
-        """See that supervisord runs, knows the unit as it is now, and has started it."""
+    def load(self, unit: Unit) -> None:
+        """Start supervisord if it does not run, load the unit's file, and start the unit."""
         try:
             try:
-                self.supervisord.reread(unit.name, patience(unit))
+                self.supervisord.reread(unit.name, stop_limit(unit))
             except Unreachable as error:
                 if not os.access(self.daemon[0], os.X_OK):
-                    raise ManagerError(f"{self.daemon[0]} is not there; the role llamacpp_host installs it") from error
-                self.must(self.daemon)  # it puts itself into a session of its own, so it outlives this login
+                    raise ManagerError(
+                        f"there is no {self.daemon[0]}", "Run the role gpufleet.llamacpp.llamacpp_host."
+                    ) from error
+                self.must(self.daemon)  # in a session of its own, so that it outlives this login
             self.supervisord.start(unit.name)
-        except (Refused, Unreachable) as error:
-            log = os.path.join(unit.directory, "runner.log")
-            raise ManagerError(f"supervisord did not start {unit.name}: {error} ({log})") from error
+        except (CallFailed, Unreachable) as error:
+            log = os.path.join(unit.directory, layout.RUNNER_LOG)
+            raise ManagerError(f"supervisord did not start {unit.name}: {error}", f"See {log}.") from error
 
     def stop(self, unit: Unit) -> None:
-        stopped = self.asked_to_stop(unit, patience(unit))
-        # What it cannot have stopped: a runner that outlived it, the container of a runner that had to be killed.
+        stopped = self.ask_to_stop(unit, stop_limit(unit))
+        # supervisord cannot stop a runner that outlived it, nor the container of a runner that was killed.
         self.end(unit, runner.runner_of, unit.stop_timeout + STOP_MARGIN)
         self.end(unit, runner.container_of, STOP_MARGIN)
-        if not stopped and not self.asked_to_stop(unit, STOP_MARGIN):
-            raise ManagerError(f"supervisord did not stop {unit.name} within {patience(unit):.0f} s")
+        if not stopped and not self.ask_to_stop(unit, STOP_MARGIN):
+            raise ManagerError(f"supervisord did not stop {unit.name} within {stop_limit(unit):.0f} s")
 
-    def asked_to_stop(self, unit: Unit, seconds: float) -> bool:
-        """Whether supervisord stopped the unit within so many seconds; one that is not there has nothing to stop."""
+    def ask_to_stop(self, unit: Unit, seconds: float) -> bool:
+        """Whether supervisord stopped the unit within ``seconds``. If it does not run, there is nothing to stop."""
         try:
             return self.supervisord.stop(unit.name, seconds)
-        except Refused as error:
+        except CallFailed as error:
             raise ManagerError(f"supervisord did not stop {unit.name}: {error}") from error
         except Unreachable:
             return True
 
-    def end(self, unit: Unit, find: Callable[[dict[str, Any]], list[int]], patience: float) -> None:
-        """TERM to the processes that find() finds, and KILL after patience seconds."""
+    def end(self, unit: Unit, find: Callable[[dict[str, Any]], list[int]], timeout: float) -> None:
+        """Send TERM to the processes that find() returns, and KILL after ``timeout`` seconds."""
         former = self.former(unit)
         left = find(former)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         runner.send(left, signal.SIGTERM)
         while left and time.monotonic() < deadline + STOP_MARGIN:
             if time.monotonic() >= deadline:
@@ -255,57 +253,59 @@ class Supervisor(Manager):
             time.sleep(0.1)
             left = find(former)
         if left:
-            raise ManagerError(f"pid {left} of {unit.name} cannot be killed: it waits for a disk or a driver")
+            raise ManagerError(
+                f"pid {left} of {unit.name} cannot be killed; it waits for a disk or a driver",
+                "If it stays so, reboot the host.",
+            )
 
     def remove(self, unit: Unit) -> None:
         self.stop(unit)
-        with self.alone(unit):
-            self.forget(unit)
+        with self.exclusive(unit):
+            self.unload(unit)
 
-    def forget(self, unit: Unit) -> None:
-        """Take the unit out of supervisord, and with the last one supervisord itself away."""
+    def unload(self, unit: Unit) -> None:
+        """Remove the unit from supervisord. With the last unit, shut supervisord down and remove its files."""
         remove_file(self.path(unit))
-        with contextlib.suppress(Unreachable, Refused):  # a supervisord that does not run has nothing to forget
-            self.supervisord.reread(unit.name, patience(unit))
+        with contextlib.suppress(Unreachable, CallFailed):  # if it does not run, nothing is loaded
+            self.supervisord.reread(unit.name, stop_limit(unit))
         folder = os.path.dirname(self.path(unit))
         if not os.path.isdir(folder) or not any(name.endswith(".conf") for name in os.listdir(folder)):
             self.write_crontab(False)
-            with contextlib.suppress(Unreachable, Refused):
+            with contextlib.suppress(Unreachable, CallFailed):
                 self.supervisord.shut_down()
             deadline = time.monotonic() + STOP_MARGIN
-            while os.path.exists(os.path.join(self.home, "run/supervisor.sock")) and time.monotonic() < deadline:
-                time.sleep(0.1)  # or a deployment that follows would meet a supervisord that is leaving
+            while os.path.exists(os.path.join(self.home, layout.SUPERVISORD_SOCKET)) and time.monotonic() < deadline:
+                time.sleep(0.1)  # or the next deployment would meet a supervisord that is shutting down
             remove_file(self.conf)
 
     def commands(self, unit: Unit) -> dict[str, list[str]]:
-        log = unit.log or os.path.join(unit.directory, "runner.log")
+        log = unit.log or os.path.join(unit.directory, layout.RUNNER_LOG)
         return {
             "prepare": self.daemon,
             "start": self.control("start", unit.name),
             "stop": self.control("stop", unit.name),
-            "restart": self.control("restart", unit.name),
             "pid": self.control("pid", unit.name),
             "logs": ["tail", "-n", "100", "-F", log],
         }
 
 
 def escape(value: str) -> str:
-    """A value for supervisord's file: % stays text. What begins a comment there has no escape, so it is refused."""
+    """A value for supervisord's configuration, with % as plain text. The start of a comment cannot be escaped."""
     if re.search(r"\s[;#]|[\r\n]", value):
-        raise ManagerError(f"supervisord cannot take {value!r}: ' ;', ' #' and line breaks have another meaning to it")
+        raise ManagerError(f"supervisord cannot read {value!r}: ' ;', ' #' and line breaks end a value there")
     return value.replace("%", "%%")
 
 
-def patience(unit: Unit) -> float:
-    """Seconds after which a runner that was asked to stop is not coming back: it kills itself before."""
+def stop_limit(unit: Unit) -> float:
+    """Seconds after which a runner that was asked to stop must have ended: it kills itself before."""
     return unit.stop_timeout + runner.STOP_SLACK + STOP_MARGIN
 
 
 def state_of(info: dict[str, Any]) -> UnitState:
-    """The state in what supervisord tells of a program."""
+    """The state in supervisord's answer about a program."""
     state = info.get("statename")
     if not state:
-        return UnitState(detail="supervisord does not know it")
+        return UnitState(detail="supervisord does not have it")
     return UnitState(
         installed=True,
         active=state in ACTIVE,

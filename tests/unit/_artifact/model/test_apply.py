@@ -14,7 +14,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import staging
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import observe as model_observe
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.apply import apply
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.observe import (
@@ -354,7 +353,7 @@ def test_a_folder_that_takes_no_record_costs_a_warning(path, src):
 
 
 def test_a_killed_copy_is_cleaned_up_by_the_next(path, src, tmp_path):
-    incoming = path.parent / RECORDS / staging.INCOMING
+    incoming = path.parent / RECORDS / "incoming"
     incoming.mkdir(parents=True)
     (incoming / ".m.gguf.dead.copy").write_bytes(b"half")
     (incoming / ".other.gguf.dead.copy").write_bytes(b"not ours")
@@ -363,7 +362,7 @@ def test_a_killed_copy_is_cleaned_up_by_the_next(path, src, tmp_path):
 
 
 def test_a_live_copy_of_another_process_is_left_alone(path, src):
-    incoming = path.parent / RECORDS / staging.INCOMING
+    incoming = path.parent / RECORDS / "incoming"
     incoming.mkdir(parents=True)
     live = incoming / ".m.gguf.live.copy"
     program = (
@@ -473,7 +472,7 @@ def test_a_set_is_removed_with_its_records_and_leftovers(tmp_path):
     web, digests = split_web(tmp_path)
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
     run(path, web, url="https://h/x-00001-of-00003.gguf", sha256=digests)
-    incoming = path.parent / RECORDS / staging.INCOMING
+    incoming = path.parent / RECORDS / "incoming"
     incoming.mkdir()
     (incoming / ".x-00002-of-00003.gguf.0123456789abcdef.part").write_bytes(b"half")
     (path.parent / "other.gguf").write_bytes(b"stays")
