@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._gate import diagnosis, evidence, expectation, gpu_proof, options, proof, wait
+from .._gate import diagnosis, expectation, gpu_proof, log_lines, options, proof, wait
 from .._host import runner
 from .._host.gpu import read as gpu
 from .._preflight import gpus
@@ -95,7 +95,7 @@ class _Gpus:
 def _lines(place: Place, value: Mapping[str, Any]) -> list[str]:
     """The log since this launch was started."""
     lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
-    return evidence.this_start(lines, f"starting {value['launch']['id']}")
+    return log_lines.this_start(lines, f"starting {value['launch']['id']}")
 
 
 def _said(place: Place, value: Mapping[str, Any], problems: Sequence[str], began: float) -> str:
@@ -106,5 +106,5 @@ def _said(place: Place, value: Mapping[str, Any], problems: Sequence[str], began
     if ended or value["launch"].get("gpus"):
         status = ended.get("status") if ended else None
         found = diagnosis.find(status, _lines(place, value), postmortem.look(place, value, began))
-        sentences += [f"Its log says: {found.sentence}"] if found else []
+        sentences += [f"Its log says: {found.problem}"] if found else []
     return "\n".join(sentences)

@@ -133,7 +133,7 @@ def test_on_the_cpu_is_said_with_what_the_log_knows(home: Path, server: Server, 
     cards[0] = Gpu(0, uuid="GPU-0")
     lines = refused(home, on(home, server, "GPU-0", log=f"{NO_GPU}\n")).split("\n")
     assert lines[0].startswith("Failed at the proof: it runs on the CPU")
-    assert lines[1].startswith("Its log says: There is no GPU in the container")
+    assert lines[1].startswith("Its log says: The container has no GPU")
 
 
 def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
