@@ -285,5 +285,5 @@ def test_a_state_file_of_another_shape_is_none(
     there = place(tmp_path, Fake())
     Path(there.folder, "running.json").write_text(content)
     changed["launch"]["url"] = "http://127.0.0.1:9"
-    with pytest.raises(prove.GateFailed, match="did not answer 200 within 5 s: nothing answers"):
+    with pytest.raises(prove.GateFailed, match="did not return 200 within 5 s: nothing answers"):
         gate.gate(there, changed, 5, {})
