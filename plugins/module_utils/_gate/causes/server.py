@@ -138,7 +138,7 @@ CONTEXT = (
     cause(
         "input/output error",
         r"(?P<reason>\S.*): input/output error",
-        text="A file cannot be read: the image is damaged, or the disk or network file system that holds it fails",
+        text="A file cannot be read, because the image or the storage under it is damaged",
         detail="{reason}",
         remedy="Check the kernel log. Then pull the image again, and set image_sha256.",
     ),
