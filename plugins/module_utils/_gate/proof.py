@@ -55,7 +55,7 @@ CHECKS: tuple[tuple[str, Callable[[Server], dict[str, Any]]], ...] = (
 
 
 def run(
-    url: str, key: str | None, expected: Expectation, gpu_problems: Callable[[], Sequence[Problem]] = tuple
+    url: str, key: str | None, expected: Expectation, gpu_problems: Callable[[], Sequence[Problem]] = lambda: ()
 ) -> dict[str, Any]:
     """Run the checks on the server at ``url`` that the gate of ``expected`` asks for; returns what is recorded.
 

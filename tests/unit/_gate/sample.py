@@ -23,4 +23,4 @@ def a_server(
     key: str | None = None,
 ) -> Server:
     """A server that reports ``props`` and ``models``."""
-    return Server(ApiClient(url, key), expected, props, models, tuple)
+    return Server(ApiClient(url, key), expected, props, models, lambda: ())

@@ -62,7 +62,7 @@ STATUSES = {
 OOM = cause(
     "OOM killer",
     r"(?i)out of memory|oom-kill|killed process|oom_reaper",
-    text="The kernel killed llama-server, because the host or the unit was out of memory",
+    text="The kernel killed llama-server, because the host was out of memory or the unit reached its memory limit",
     detail="{memory_free} free now",
     remedy="Put more layers on the GPUs, use a smaller --cache-ram or context, raise the unit's MemoryMax, or end "
     "other programs.",
