@@ -215,7 +215,9 @@ def test_models_of_another_format(server: Server, value: Any) -> None:
 @pytest.mark.parametrize("value", [{}, [], 7, None, {"default_generation_settings": 1, "total_slots": 4}], ids=str)
 def test_props_of_another_format(server: Server, value: Any) -> None:
     server.answers["/props"] = value
-    assert refused(server).startswith("/props is not in the format of llama-server: ")
+    message = refused(server)
+    assert message.startswith("/props is not in the format of llama-server: ")
+    assert message.count("/props") == 1
 
 
 def test_a_sites_proxy_is_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
