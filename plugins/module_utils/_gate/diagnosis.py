@@ -57,7 +57,7 @@ class Explanation:
 
     def __str__(self) -> str:
         shown = "".join(f"\n    {line[: log_lines.WIDTH]}" for line in self.log)
-        return f"{self.problem} The log says:{shown}" if shown else str(self.problem)
+        return f"{self.problem} The log shows:{shown}" if shown else str(self.problem)
 
 
 def find(exit_status: int | None, lines: Sequence[str], host: HostState | None = None) -> Diagnosis | None:

@@ -94,7 +94,7 @@ def test_a_recorded_failure(name: str) -> None:
     assert known.name == EXPECTED[name][0]
     assert EXPECTED[name][1] in str(known.problem)
     text = str(diagnosis.explain("It ended", status, lines, HOST))
-    assert text.startswith(f"It ended. {known.problem} The log says:\n    ")
+    assert text.startswith(f"It ended. {known.problem} The log shows:\n    ")
     assert "\x1b" not in text
 
 
@@ -223,9 +223,9 @@ def test_the_owner_of_the_port() -> None:
 
 def test_an_unknown_cause() -> None:
     text = str(diagnosis.explain("It ended", 1, ["0.00.1 I fine", "0.00.000.002 E an unknown error"]))
-    assert text == "It ended. The cause is not a known one. The log says:\n    an unknown error"
+    assert text == "It ended. The cause is not a known one. The log shows:\n    an unknown error"
     text = str(diagnosis.explain("It ended", 1, ["", "one", "two"]))
-    assert text == "It ended. The cause is not a known one. The log says:\n    one\n    two"
+    assert text == "It ended. The cause is not a known one. The log shows:\n    one\n    two"
     assert str(diagnosis.explain("It ended", 1, ["", " "])) == "It ended. The log is empty."
     assert diagnosis.find(0, ["0.00.1 I fine"]) is None
     assert diagnosis.find(None, []) is None

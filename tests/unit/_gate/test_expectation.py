@@ -10,7 +10,6 @@ from typing import Any
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import expectation
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import argv
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import ARGUMENTS, MODEL
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.sample import EXPECTED
 
@@ -46,15 +45,3 @@ def test_the_reply_timeout_grows_with_the_model() -> None:
     assert EXPECTED.reply_timeout == 300
     assert Expectation().reply_timeout == 300
     assert replace(EXPECTED, model={"size": 193_000_000_000}).reply_timeout > 2900
-
-
-def test_arguments() -> None:
-    given = ["-c", "1", "--top_p", "0.5", "--jinja", "--ctx-size", "2", "--no-kv-unified", "-kvu"]
-    assert argv.value_of(given, "-c", "--ctx-size") == "2"
-    assert argv.value_of(given, "--top-p") == "0.5"
-    assert argv.value_of(given, "--min-p") is None
-    assert argv.value_of(["-c"], "-c") is None
-    assert argv.flag(given, ("-kvu",), ("--no-kv-unified",)) is True
-    assert argv.flag(given[:-1], ("-kvu",), ("--no-kv-unified",)) is False
-    assert argv.flag([], ("-kvu",)) is None
-    assert [argv.number(text) for text in ("4", "-1", "4x", None)] == [4, -1, None, None]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting for a started server, with the test's own clock."""
+"""Wait for a started server, with the test's own clock."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ def test_the_gate_tells_why_from_the_log_of_this_start(
     )
     with pytest.raises(prove.GateFailed) as error:
         gate.gate(there, changed, 5, {})
-    assert "exit status 1. The cause is not a known one. The log says:\n    cudaMalloc failed" in str(error.value)
+    assert "exit status 1. The cause is not a known one. The log shows:\n    cudaMalloc failed" in str(error.value)
     assert "old" not in str(error.value)
 
 

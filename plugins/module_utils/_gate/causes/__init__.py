@@ -28,7 +28,7 @@ STATUSES = {
     78: cause(
         "configuration",
         text="The runner refuses to start the server, because another try would fail in the same way",
-        remedy="The last line of the log says what to correct.",
+        remedy="The last line of the log shows what to correct.",
     ),
     132: cause(
         "illegal instruction",
