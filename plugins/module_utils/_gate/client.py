@@ -22,7 +22,7 @@ from .._result import OperatorError, Problem
 # What Python raises when a JSON value does not have the expected format.
 WRONG_FORMAT = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 SHOWN = 300
-# Seconds for a reply without the model.
+# Seconds for a reply that does not need the model.
 HTTP_TIMEOUT = 60
 
 # By HTTP status.

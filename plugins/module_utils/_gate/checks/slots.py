@@ -26,14 +26,13 @@ def check(server: Server) -> dict[str, Any]:
     problems = []
     parallel = number(value_of(arguments, "-np", "--parallel")) or 0
     if parallel > 0 and slots != parallel:
-        remedy = "A later setting overrides it: a second --parallel in args, or LLAMA_ARG_N_PARALLEL in env."
+        remedy = "A later setting overrides it: --parallel again in args, or LLAMA_ARG_N_PARALLEL in env."
         problems.append(Problem("", f"The server has {slots} slots, expected are {parallel} of --parallel", remedy))
-    low, high = context_range(arguments, server.expected.model.get("context_length"))
-    if low is not None and high is not None and not low <= context <= high:
-        remedy = (
-            "A later setting overrides it: a second --ctx-size or --parallel in args, or LLAMA_ARG_CTX_SIZE in env."
-        )
-        problems.append(Problem("", f"A slot holds {context} tokens, expected are {low}", remedy))
+    allowed = context_range(arguments, server.expected.model.get("context_length"))
+    if allowed and context not in allowed:
+        text = f"A slot holds {context} tokens, expected are {allowed.start}"
+        remedy = "A later setting overrides it: --ctx-size or --parallel again in args, or LLAMA_ARG_CTX_SIZE in env."
+        problems.append(Problem("", text, remedy))
     if problems:
         raise NotProven(*problems)
     return {"slots": slots, "context": context}
@@ -48,17 +47,17 @@ def counts(props: Any) -> tuple[int, int]:
         raise wrong_format("/props", props) from error
 
 
-def context_range(arguments: Sequence[str], trained: int | None) -> tuple[int | None, int | None]:
-    """The least and the most tokens that a slot may hold; None if the arguments leave it to the server.
+def context_range(arguments: Sequence[str], trained: int | None) -> range | None:
+    """The tokens that a slot may hold; None if the arguments leave it to the server.
 
     An explicit --parallel divides the context, unless the slots share it; without --parallel they share it. Newer
     builds limit a slot to the model's trained length, older ones only warn.
     """
     context = number(value_of(arguments, "-c", "--ctx-size")) or 0
     if context <= 0 or value_of(arguments, "--kv-unified-per-slot") or value_of(arguments, "--override-kv"):
-        return None, None
+        return None
     parallel = number(value_of(arguments, "-np", "--parallel")) or 0
     shared = flag(arguments, ("-kvu", "--kv-unified"), ("-no-kvu", "--no-kv-unified"))
     if parallel > 0 and not shared:
         context //= parallel
-    return min(context, trained or context), context + PAD
+    return range(min(context, trained or context), context + PAD + 1)
