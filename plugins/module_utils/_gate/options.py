@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._result import Problem
+from .._spec.options import BY_NAME
 
 # Values of ``gate``; each includes those before it.
-LEVELS = ("health", "completion", "full")
+LEVELS = BY_NAME["gate"].choices
 # Seconds for the answer to one of gate_prompts.
-PROMPT_TIMEOUT = 60
 LONGEST_TIMEOUT = 3600
 PERCENT = re.compile(r"(\d{1,2}(?:\.\d+)?) ?%")
 # Tokens of the context that the chat template and the answer need beside a long prompt.
@@ -30,7 +30,7 @@ class Prompt:
 
     prompt: str
     pattern: str
-    timeout: int = PROMPT_TIMEOUT
+    timeout: int
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_all_options() -> None:
         max_slowdown="12.5 %",
     )
     assert options.check(given) == []
-    assert options.parse(given) == Gate("full", (Prompt("2+2?", "4"), Prompt("3?", "(?i)three", 5)), 1000, 0.125)
+    assert options.parse(given) == Gate("full", (Prompt("2+2?", "4", 60), Prompt("3?", "(?i)three", 5)), 1000, 0.125)
 
 
 def test_prompts_without_the_full_proof() -> None:
@@ -94,7 +94,7 @@ def test_the_default_context_is_not_known_yet() -> None:
     ("level", "back"), [("full", "completion"), ("completion", "completion"), ("health", "health")]
 )
 def test_a_rollback_only_has_to_answer(level: str, back: str) -> None:
-    assert Gate(level, (Prompt("a", "b"),), 5, 0.1).for_rollback() == Gate(back)
+    assert Gate(level, (Prompt("a", "b", 60),), 5, 0.1).for_rollback() == Gate(back)
 
 
 def test_a_recorded_gate_is_the_same() -> None:

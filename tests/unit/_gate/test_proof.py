@@ -146,7 +146,7 @@ def test_the_gpus_are_read_after_the_model_has_worked(server: Server) -> None:
 
 
 def test_the_operators_prompts(server: Server) -> None:
-    prompts = (Prompt("Capital?", "^Par[a-z]+"), Prompt("Again?", "is"))
+    prompts = (Prompt("Capital?", "^Par[a-z]+", 60), Prompt("Again?", "is", 60))
     for level in ("completion", "full"):
         answers = proof.run(server.url, None, at(level, prompts=prompts))["prompts"]
         assert [(answer["prompt"], answer["answer"]) for answer in answers] == [

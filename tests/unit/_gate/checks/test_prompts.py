@@ -25,7 +25,7 @@ def test_no_prompts(server: Server) -> None:
 
 def test_every_answer_that_does_not_match(server: Server) -> None:
     with pytest.raises(NotProven) as error:
-        check(server, Prompt("2+2?", "4"), Prompt("Fine?", "is"), Prompt("3+3?", "(?i)six"))
+        check(server, Prompt("2+2?", "4", 60), Prompt("Fine?", "is", 60), Prompt("3+3?", "(?i)six", 60))
     first, second = map(str, error.value.problems)
     assert first.startswith("gate_prompts: '2+2?': the answer does not match '4': 'Paris.'. If the answer is good")
     assert second.startswith("gate_prompts: '3+3?': ")
@@ -33,10 +33,10 @@ def test_every_answer_that_does_not_match(server: Server) -> None:
 
 def test_reasoning_is_not_the_answer(server: Server) -> None:
     server.stream = (piece(reasoning_content="four"), piece(content="4"))
-    assert check(server, Prompt("2+2?", "^4$"))["prompts"][0]["answer"] == "4"
+    assert check(server, Prompt("2+2?", "^4$", 60))["prompts"][0]["answer"] == "4"
     server.stream = (piece(reasoning_content="four 4"),)
     with pytest.raises(NotProven, match="the model used 1024 tokens for its reasoning and did not answer"):
-        check(server, Prompt("2+2?", "4"))
+        check(server, Prompt("2+2?", "4", 60))
 
 
 def test_an_answer_that_is_not_complete_in_time(server: Server) -> None:
@@ -48,4 +48,4 @@ def test_an_answer_that_is_not_complete_in_time(server: Server) -> None:
 def test_an_event_of_another_format(server: Server) -> None:
     server.stream = ({"choices": [{"delta": {"content": 4}}]},)
     with pytest.raises(NotProven, match="An event of the answer is not in the format of llama-server"):
-        check(server, Prompt("2+2?", "4"))
+        check(server, Prompt("2+2?", "4", 60))
