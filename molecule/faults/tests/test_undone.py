@@ -33,7 +33,9 @@ def test_a_server_on_the_cpu_is_not_accepted(instance, change, lab):
         lab("gpu", "gpu1", "auto", "rss")
 
     assert failed.failed == 1, failed.output
-    assert "it runs on the CPU: no process of it is on GPU 0, 1, 2, 3" in failed.output.replace("\n        ", " ")
+    assert "The server runs on the CPU: none of its processes is on GPU 0, 1, 2, 3" in failed.output.replace(
+        "\n        ", " "
+    )
     assert "Back on the release of" in failed.output
     assert instance.command(instance.pid()) == before
     assert instance.health() == 200

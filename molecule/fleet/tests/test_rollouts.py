@@ -195,7 +195,7 @@ def test_a_slow_host_gets_the_time_that_it_may_take_and_no_more(fleet):
     late = fleet.deploy(wait_timeout=12, rollout={"batch": 1}, **slow)
 
     assert table(late.output) == {"gpu1": "deployed", "gpu2": "FAILED", "gpu3": "not reached"}, late.output
-    assert "did not answer 200 within 12 s" in re.sub(r"\s+", " ", late.output)
+    assert "did not return 200 within 12 s" in re.sub(r"\s+", " ", late.output)
     assert "Back on the release of" in late.output
     stopped = fleet.serving()
     assert stopped["gpu3"] == before["gpu3"]

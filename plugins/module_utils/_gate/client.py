@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asking a llama-server over HTTP: a value, or a sentence that says what came instead and what to do.
+"""HTTP requests to a llama-server; whatever goes wrong is a NotProven with its remedy.
 
 Private to gpufleet.llamacpp; may change at any time. HTTP API: llama.cpp tools/server/README.md.
 """
@@ -9,57 +9,63 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 try:
     import requests
-except ImportError:  # the module reports it with missing_required_lib before anything here is called
+except ImportError:  # the module reports it with missing_required_lib before it calls anything here
     requests = None  # type: ignore[assignment]
 
-# What Python says when a JSON value has another shape than is expected.
-WRONG_SHAPE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+from .._result import OperatorError, Problem
+
+# What Python raises when a JSON value does not have the expected format.
+WRONG_FORMAT = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 SHOWN = 300
+# Seconds for a reply that does not need the model.
+HTTP_TIMEOUT = 60
 
-# What a status means that is not 200, and what to do.
+# By HTTP status.
 REMEDIES = {
-    400: "The server does not take the question: its build and this collection do not fit, or its context is too small",
-    401: "It does not take the first key of api_key_file: let every key stand in a line of its own, without blanks",
-    404: "This build of llama-server does not know the question: use a newer image",
-    500: "It fails inside, as it does after a GPU error: its log says why",
-    503: "It is not ready for requests, though its runner has seen it ready: its log says why",
+    400: "The server rejected the request: its build is not compatible with this collection, or its context is too "
+    "small. Try a newer image or a larger context_size.",
+    401: "The server does not accept the first key in api_key_file. Write one key per line, without blanks around it.",
+    404: "This build of llama-server does not have this endpoint. Use a newer image.",
+    500: "The server failed internally, as it does after a GPU error. Read its log.",
+    503: "The server is not ready for requests, although its runner has seen it ready. Read its log.",
 }
+READ_LOG = "Read the log of the server."
 HANGS = (
-    "A GPU that hangs looks like this, and /health does not show it: nvidia-smi and the kernel's log (Xid) tell. If "
-    "the server is only slow, ask less of it (gate_prompt_tokens, gate)"
+    "A GPU hang looks like this, and /health does not show it: check nvidia-smi and the kernel log for Xid. If the "
+    "server is only slow, ask less of it (gate_prompt_tokens, gate)."
 )
-GONE = "It has ended in the middle of it, or was ended: its log says why"
+GONE = "The server ended, or was stopped, during the request. Read its log."
+NOT_LLAMA_SERVER = "Check that the program that listens on this port is llama-server."
 
 
-class NotProven(Exception):
-    """The server is up and does not do what it should; the message is all problems, each a sentence without its dot."""
+class NotProven(OperatorError):
+    """The server runs, and is not what was asked for or does not work."""
 
-    def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__(".\n".join(self.problems))
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 class NotInTime(NotProven):
-    """The answer did not come, or did not end, in time."""
+    """A reply did not start, or did not end, in time."""
 
 
-def wrong_shape(what: str, value: Any) -> NotProven:
-    """What the server gave is JSON, and not what llama-server gives."""
-    return NotProven(
-        f"{what} has not the shape that llama-server gives, found is {str(value)[:SHOWN]}: is this really llama-server?"
-    )
+def wrong_format(what: str, value: Any) -> NotProven:
+    """The reply is JSON, but not in llama-server's format."""
+    text = f"{what} is not in the format of llama-server: {str(value)[:SHOWN]}"
+    return NotProven(Problem("", text, NOT_LLAMA_SERVER))
 
 
-class Client:
-    """A way to the server at ``url``, for any number of threads. Every method raises NotProven in words."""
+class ApiClient:
+    """The HTTP API of the server at ``url``, for any number of threads. Every method raises NotProven."""
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
+        self.key = key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def get(self, path: str, timeout: float) -> Any:
@@ -71,39 +77,39 @@ class Client:
         return self._value(path, self._send("POST", path, body, timeout))
 
     def status(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> int:
-        """The HTTP status, whatever it is."""
+        """The HTTP status of a request."""
         return int(self._send(method, path, body, timeout).status_code)
 
     def stream(self, path: str, body: Mapping[str, Any], timeout: float) -> Iterator[dict[str, Any]]:
-        """The events of an answer that comes in pieces.
+        """The events of a streamed reply, which has to be complete within ``timeout`` seconds.
 
-        A server whose GPU hangs keeps sending comments, so that the connection lives (--sse-ping-interval); what ends
-        the waiting is the clock.
+        A server whose GPU hangs keeps the connection alive with comments (--sse-ping-interval), so a timeout of the
+        socket is not enough.
         """
         end = time.monotonic() + timeout
-        answer = self._send("POST", path, {**body, "stream": True}, timeout, stream=True)
+        reply = self._send("POST", path, {**body, "stream": True}, timeout, stream=True)
         try:
-            if answer.status_code != 200:
-                self._value(path, answer)
-            # Without a size, each piece is given as soon as it has come (llama-server sends them chunked).
-            for line in answer.iter_lines(chunk_size=None):
+            if reply.status_code != 200:
+                self._value(path, reply)
+            # Without a chunk size, each event is read as soon as it arrives.
+            for line in reply.iter_lines(chunk_size=None):
                 if time.monotonic() > end:
-                    raise self._silent(path, timeout)
+                    raise self._too_late(path, timeout)
                 event = _event(path, line.decode("utf-8", "replace"))
                 if event is not None:
                     yield event
         except requests.Timeout as error:
-            raise self._silent(path, timeout) from error
+            raise self._too_late(path, timeout) from error
         except requests.RequestException as error:
-            raise NotProven(f"{path} at {self.url} broke off in the middle of the answer ({error}). {GONE}") from error
+            raise NotProven(Problem("", f"The reply of {self.url}{path} was cut off: {error}", GONE)) from error
         finally:
-            answer.close()
+            reply.close()
 
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float, stream: bool = False
     ) -> requests.Response:
-        # One connection for one request: the server closes one that waits for the next request after five seconds
-        # (cpp-httplib), and a request that is just being sent on it would see a server that has gone.
+        # A connection for each request: the server closes an idle one after five seconds (cpp-httplib), and a request
+        # that is sent at that moment would fail as if the server had ended.
         session = requests.Session()
         # The server is on this host: a site's proxy must not get the request.
         session.trust_env = False
@@ -119,22 +125,22 @@ class Client:
                 allow_redirects=False,
             )
         except requests.Timeout as error:
-            raise self._silent(path, timeout) from error
+            raise self._too_late(path, timeout) from error
         except requests.RequestException as error:
-            raise NotProven(f"the server at {self.url} did not answer {path}: {error}. {GONE}") from error
+            raise NotProven(Problem("", f"{self.url}{path} did not answer: {error}", GONE)) from error
 
-    def _silent(self, path: str, timeout: float) -> NotInTime:
-        return NotInTime(f"{path} at {self.url} did not answer within {timeout:.0f} s. {HANGS}")
+    def _too_late(self, path: str, timeout: float) -> NotInTime:
+        return NotInTime(Problem("", f"{self.url}{path} did not answer within {timeout:.0f} s", HANGS))
 
-    def _value(self, path: str, answer: requests.Response) -> Any:
-        text = answer.text[:SHOWN].strip()
-        if answer.status_code != 200:
-            remedy = REMEDIES.get(answer.status_code, "Its log says why")
-            raise NotProven(f"{path} answered HTTP {answer.status_code} instead of 200: {text}. {remedy}")
+    def _value(self, path: str, reply: requests.Response) -> Any:
+        text = reply.text[:SHOWN].strip()
+        if reply.status_code != 200:
+            remedy = REMEDIES.get(reply.status_code, READ_LOG)
+            raise NotProven(Problem("", f"{path} returned HTTP {reply.status_code} instead of 200: {text}", remedy))
         try:
-            return answer.json()
+            return reply.json()
         except ValueError as error:
-            raise NotProven(f"{path} did not answer JSON, found is {text}: is this really llama-server?") from error
+            raise NotProven(Problem("", f"{path} did not return JSON: {text}", NOT_LLAMA_SERVER)) from error
 
 
 def _event(path: str, line: str) -> dict[str, Any] | None:
@@ -145,9 +151,10 @@ def _event(path: str, line: str) -> dict[str, Any] | None:
     try:
         event = json.loads(text)
     except ValueError as error:
-        raise wrong_shape(f"an event of {path}", line) from error
+        raise wrong_format(f"An event of {path}", line) from error
     if not isinstance(event, dict):
-        raise wrong_shape(f"an event of {path}", line)
+        raise wrong_format(f"An event of {path}", line)
     if field == "error" or "error" in event:
-        raise NotProven(f"{path} broke off with an error: {text.strip()[:SHOWN]}. {REMEDIES[500]}")
+        error_text = f"{path} ended its reply with an error: {text.strip()[:SHOWN]}"
+        raise NotProven(Problem("", error_text, REMEDIES[500]))
     return event

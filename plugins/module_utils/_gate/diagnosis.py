@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a server failed, in plain words: from its exit status, its log and the state of the host. Pure.
+"""Why a server failed: the known cause that its exit status, its log and the host show. Pure.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from . import evidence
-from .causes import CAUSES, OOM, STATUSES, XID, Cause
+from .._result import Problem
+from .._spec.launch import outside
+from . import log_lines
+from .causes import CAUSES, OOM, STATUSES, XID
+from .causes.cause import Cause
 
-# The colours that Apptainer writes around its words.
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-PREFIX = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} [A-Z]\s+")
 SIGKILL, SIGABRT = 137, 134
-UNKNOWN = "how much is free is not known"
 
 
 @dataclass(frozen=True)
-class Host:
-    """What the host shows after the failure, as far as it is known; nothing of it is needed.
+class HostState:
+    """The host after the failure, as far as it is known.
 
-    binds: those of the container, so that a path inside can be said as the host's. gpus: what the GPUs are called, in
-    the order in which the instance sees them (CUDA0 first), and gpu_free what is free on each, in MiB. kernel: lines of
-    the kernel's log since the start. result: what the manager says of the end ("oom-kill" of systemd).
+    binds: those of the container, which turn its paths into the host's. gpus: the names of the instance's GPUs in their
+    order in the container (CUDA0 first). gpu_free, memory_free: MiB. port_owner: the program that listens on the
+    instance's port. kernel: lines of the kernel's log since the start. oom_killed: the manager reports it.
     """
 
     image: str = ""
@@ -37,102 +36,91 @@ class Host:
     memory_free: int | None = None
     port_owner: str | None = None
     kernel: tuple[str, ...] = ()
-    result: str = ""
+    oom_killed: bool = False
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The cause by its short name, the sentence with its remedy, and the lines of the log that say so."""
+    """A known cause: its name, the problem with its remedy, and the log lines that show it."""
 
     name: str
-    sentence: str
-    lines: tuple[str, ...] = field(default=())
+    problem: Problem
+    lines: tuple[str, ...] = ()
 
 
-def find(exit_status: int | None, lines: Sequence[str], host: Host | None = None) -> Diagnosis | None:
-    """The cause, or None where it is not one that is known. ``lines`` are those since this start."""
-    where = host or Host()
-    # A kill leaves nothing in the log of who is killed, and what stands there is of the time before.
-    killed = [line for line in where.kernel if OOM.pattern.search(line)]
-    if where.result == "oom-kill" or (exit_status == SIGKILL and killed):
-        return _diagnosis(OOM, {"oom": killed[0].strip() if killed else "says its manager"}, where, killed[:1])
-    clean = [COLOUR.sub("", line).strip() for line in lines]
+@dataclass(frozen=True)
+class Explanation:
+    """What the operator reads about a failed start: the problem, and log lines as evidence."""
+
+    problem: Problem
+    log: tuple[str, ...]
+
+    def __str__(self) -> str:
+        shown = "".join(f"\n    {line[: log_lines.WIDTH]}" for line in self.log)
+        return f"{self.problem} The log shows:{shown}" if shown else str(self.problem)
+
+
+def find(exit_status: int | None, lines: Sequence[str], host: HostState | None = None) -> Diagnosis | None:
+    """The cause, or None if it is not a known one. ``lines`` are those since this start."""
+    host = host or HostState()
+    # A killed process cannot log its own end, so the log only shows what happened before.
+    oom = [line.strip() for line in host.kernel if OOM.match(line)]
+    if host.oom_killed or (exit_status == SIGKILL and oom):
+        return _diagnosis(OOM, {}, host, oom[:1])
+    clean = [log_lines.plain(line) for line in lines]
     for cause in CAUSES:
         for line in clean:
-            match = cause.pattern.search(line)
+            match = cause.match(line)
             if match:
-                return _diagnosis(cause, match.groupdict(), where, [line])
-    if _xids(where) and exit_status in (None, SIGABRT, SIGKILL):
-        return _diagnosis(XID, {}, where, _xids(where))
+                return _diagnosis(cause, match.groupdict(), host, [line])
+    xid = _xid(host)
+    if xid and exit_status in (None, SIGABRT, SIGKILL):
+        return _diagnosis(XID, {}, host, [xid])
     by_status = STATUSES.get(exit_status or 0)
-    return _diagnosis(by_status, {}, where, ()) if by_status else None
+    return _diagnosis(by_status, {}, host, []) if by_status else None
 
 
-def explain(reason: str, exit_status: int | None, lines: Sequence[str], host: Host | None = None) -> str:
-    """One message: what happened, why, what to do, and the lines of the log that say so."""
+def explain(reason: str, exit_status: int | None, lines: Sequence[str], host: HostState | None = None) -> Explanation:
+    """What happened (``reason``, without a final period), why, what to do, and the log lines that show it."""
+    errors = log_lines.errors(lines)
     found = find(exit_status, lines, host)
-    if found is None:
-        known = f"{reason}. Its cause is not recognised here" if any(line.strip() for line in lines) else reason
-        return evidence.explain(known, lines)
-    telling = [PREFIX.sub("", line) for line in found.lines]
-    telling += [line for line in evidence.error_lines(lines) if line not in telling]
-    shown = "".join(f"\n    {line[:300]}" for line in telling[: evidence.SHOWN])
-    return f"{reason}. {found.sentence}" + (f" The log says:{shown}" if shown else "")
+    if found:
+        problem = Problem("", f"{reason}. {found.problem.text}", found.problem.remedy)
+        shown = dict.fromkeys([*map(log_lines.message, found.lines), *errors])
+        return Explanation(problem, tuple(shown)[: log_lines.SHOWN])
+    last = [line for line in lines if line.strip()][-log_lines.SHOWN :]
+    if not last:
+        return Explanation(Problem("", f"{reason}. The log is empty"), ())
+    return Explanation(Problem("", f"{reason}. The cause is not a known one"), tuple(errors or last))
 
 
-def _diagnosis(cause: Cause, groups: Mapping[str, str | None], host: Host, lines: Sequence[str]) -> Diagnosis:
-    values = _Words({key: value for key, value in groups.items() if value})
-    if "file" in values:
-        values["file"] = outside(values["file"], host.binds)
-    values.setdefault("image", host.image or "of the instance")
-    values["owner"] = f"{host.port_owner} has it" if host.port_owner else "another program has it, or it is not ours"
-    values["memory"] = _memory(host)
-    values["xid"] = "".join(f" ({line.strip()})" for line in _xids(host)[:1])
-    values["gpu"], values["free"] = _gpu(groups.get("device"), host)
-    said = " ".join(part for part in (_sentence(cause.says, values), cause.remedy) if part)
-    return Diagnosis(cause.name, said, tuple(lines))
+def _diagnosis(cause: Cause, groups: Mapping[str, str | None], host: HostState, lines: Sequence[str]) -> Diagnosis:
+    values = {**_host_values(host, groups.get("device")), **groups}
+    known = {key: value for key, value in values.items() if value}
+    if "file" in known:
+        known["file"] = outside(known["file"], host.binds)
+    return Diagnosis(cause.name, Problem("", cause.filled(known), cause.remedy), tuple(lines))
 
 
-class _Words(dict[str, str]):
-    """What fills a sentence; a group of the pattern that took no part in the match is empty."""
-
-    def __missing__(self, key: str) -> str:
-        return ""
-
-
-def _sentence(template: str, values: _Words) -> str:
-    """The template filled; without what empty places leave behind."""
-    text = template.format_map(values)
-    text = re.sub(r"\(\s*\)|: (?=\.)", "", text)
-    return re.sub(r"\s+(?=[.,:;])|\.(?=\.)", "", text).rstrip()
-
-
-def outside(path: str, binds: Sequence[str]) -> str:
-    """A path of the container as the host has it, through the most special bind that covers it."""
-    best: tuple[str, str] | None = None
-    for bind in binds:
-        outer, dummy, rest = bind.partition(":")
-        inner = (rest.split(":")[0] or outer).rstrip("/")
-        if (path == inner or path.startswith(inner + "/")) and (best is None or len(inner) > len(best[0])):
-            best = (inner, outer.rstrip("/"))
-    return best[1] + path[len(best[0]) :] if best else path
-
-
-def _xids(host: Host) -> list[str]:
-    return [line for line in host.kernel if XID.pattern.search(line)]
-
-
-def _memory(host: Host) -> str:
-    return UNKNOWN if host.memory_free is None else f"{host.memory_free} MiB are free now"
-
-
-def _gpu(device: str | None, host: Host) -> tuple[str, str]:
-    """What the device of the log is called, and what is free on it; on all of them where the log names none."""
+def _host_values(host: HostState, device: str | None) -> dict[str, str | None]:
+    """What the templates can say about the host; None where it is not known. ``device``: as the log names it."""
     number = re.search(r"\d+", device or "")
-    names = {index: f"GPU {name}" for index, name in enumerate(host.gpus)}
-    if number:
-        at = int(number[0])
-        free = f"{host.gpu_free[at]} MiB are free now" if at < len(host.gpu_free) else UNKNOWN
-        return names.get(at, f"GPU CUDA{at} of the instance"), free
-    each = [f"{free} MiB on {names.get(index, f'CUDA{index}')}" for index, free in enumerate(host.gpu_free)]
-    return "A GPU", f"free now are {', '.join(each)}" if each else UNKNOWN
+    chosen = [int(number[0])] if number else range(len(host.gpu_free))
+    free = [f"{host.gpu_free[index]} MiB free on {_gpu(index, host)}" for index in chosen if index < len(host.gpu_free)]
+    return {
+        "image": host.image or "of the instance",
+        "gpu": _gpu(chosen[0], host) if number else "A GPU",
+        "gpu_free": ", ".join(free),
+        "memory_free": None if host.memory_free is None else f"{host.memory_free} MiB",
+        "port_owner": host.port_owner,
+        "xid": _xid(host),
+    }
+
+
+def _gpu(index: int, host: HostState) -> str:
+    return f"GPU {host.gpus[index]}" if index < len(host.gpus) else f"CUDA{index}"
+
+
+def _xid(host: HostState) -> str | None:
+    """The first error of the NVIDIA driver in the kernel's log."""
+    return next((line.strip() for line in host.kernel if XID.match(line)), None)

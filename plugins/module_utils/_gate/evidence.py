@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What there is to see of a server that failed: the lines of its log that tell why, and files to keep for later.
+"""The files that are kept of a failed server: its log, its command, and what it still answers. Without secrets.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -18,62 +18,26 @@ from .._host import layout
 
 try:
     import requests
-except ImportError:  # then nothing is asked of the server
+except ImportError:  # then the server is not asked
     requests = None  # type: ignore[assignment]
 
-# llama-server's log line: "0.00.123.456 E text" (llama.cpp common/log.cpp), or what the argument parser and the
-# container runtime print without a level.
-ERROR_LINE = re.compile(
-    r"^\S*\s?\d+\.\d\d\.\d{3}\.\d{3} E |^(error|FATAL|ERROR|terminate called)\b|: error\b", re.IGNORECASE
-)
-SHOWN = 5
-
-# Seconds for one answer of a server that may hang, and bytes of it that are kept.
+# Seconds for one reply of a server that may hang, and bytes of the reply that are kept.
 ASK_TIMEOUT = 5
 ASK_BYTES = 1 << 20
-# What is asked, and the file that it is kept in. /slots shows the prompts of others, so of those only the length stays.
-QUESTIONS = {
+# File name and request.
+ENDPOINTS = {
     "health.json": "/health",
     "props.json": "/props",
     "models.json": "/v1/models",
     "slots.json": "/slots",
     "metrics.txt": "/metrics",
 }
+# Keys of /slots with texts of the server's users: only their length is kept.
 PRIVATE = ("prompt", "generated")
-# Arguments whose next one is a secret, and variables in NAME=value whose value is one.
+# Arguments followed by a secret, and NAME=value whose value is one.
 SECRET_OPTIONS = ("--api-key", "--hf-token", "-hft")
 SECRET_NAME = re.compile(r"(?i)^([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)[A-Z0-9_]*)=.*", re.DOTALL)
 HIDDEN = "(hidden)"
-
-
-def this_start(lines: Sequence[str], mark: str) -> list[str]:
-    """The lines since the runner's last mark of a start; all of them where there is no mark."""
-    for number in range(len(lines) - 1, -1, -1):
-        if mark in lines[number]:
-            return list(lines[number:])
-    return list(lines)
-
-
-def error_lines(lines: Sequence[str]) -> list[str]:
-    """The first lines that report an error: the last ones are consequences, and the logger can lose them.
-
-    Each is given once: llama-server reports the same error in its fitting pass and in the real load.
-    """
-    found: dict[str, None] = {}
-    for line in lines:
-        if ERROR_LINE.search(line):
-            text = re.sub(r"^\d+\.\d\d\.\d{3}\.\d{3} E\s+", "", line.strip())
-            found.setdefault(text, None)
-    return list(found)[:SHOWN]
-
-
-def explain(reason: str, lines: Sequence[str]) -> str:
-    """One message: what happened, and the log lines that say why."""
-    telling = error_lines(lines) or [line for line in lines if line.strip()][-SHOWN:]
-    if not telling:
-        return f"{reason}. Its log is empty."
-    shown = "\n".join(f"    {line[:300]}" for line in telling)
-    return f"{reason}. The log says:\n{shown}"
 
 
 def collect(
@@ -84,11 +48,11 @@ def collect(
     account: Mapping[str, Any],
     gpus: Any,
 ) -> dict[str, bytes]:
-    """Everything that helps to understand a failure, as files by name; no secret is in any of them.
+    """The files by name. No file contains a secret.
 
-    ``account`` is the runner's (with the exit status, if there is one), ``gpus`` the host's GPUs as gpu_info gives
-    them, or in words why not. The server is asked what it is and does, all at once, because it may hang; where it does
-    not answer, the file says so. Raises nothing.
+    ``account``: the runner's state file, with the exit status if there is one. ``gpus``: the host's GPUs as gpu_info
+    returns them, or why they cannot be read. All endpoints are asked at once, because the server may hang; if one does
+    not answer, its file says so. Raises nothing.
     """
     files = {
         layout.LOG: "\n".join(lines) + "\n",
@@ -96,14 +60,14 @@ def collect(
         layout.STATE: _pretty(account),
         "gpus.json": _pretty(gpus),
     }
-    with ThreadPoolExecutor(max_workers=len(QUESTIONS)) as pool:
-        answers = pool.map(lambda path: _ask(url + path, key), QUESTIONS.values())
-        files.update(zip(QUESTIONS, answers))
-    return {name: _without(text, key).encode("utf-8", "replace") for name, text in files.items()}
+    with ThreadPoolExecutor(max_workers=len(ENDPOINTS)) as pool:
+        replies = pool.map(lambda path: _ask(url + path, key), ENDPOINTS.values())
+        files.update(zip(ENDPOINTS, replies))
+    return {name: _without(key, text).encode("utf-8", "replace") for name, text in files.items()}
 
 
 def redact(argv: Sequence[str]) -> list[str]:
-    """The argument list with every secret in it hidden, so that it can be shown and kept."""
+    """The argument list with every secret hidden, fit to be shown and kept."""
     shown, hide = [], False
     for argument in argv:
         shown.append(HIDDEN if hide else SECRET_NAME.sub(rf"\1={HIDDEN}", argument))
@@ -115,34 +79,35 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, default=str) + "\n"
 
 
-def _without(text: str, key: str | None) -> str:
+def _without(key: str | None, text: str) -> str:
     return text.replace(key, HIDDEN) if key else text
 
 
 def _ask(url: str, key: str | None) -> str:
-    """The answer to a GET, or in words why there is none."""
+    """The reply to a GET, or why there is none."""
     if requests is None:
         return "Not asked: the Python library requests is missing on the host.\n"
     try:
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            answer = session.get(url, headers=headers, timeout=ASK_TIMEOUT, allow_redirects=False)
-            text = answer.text[:ASK_BYTES]
+            reply = session.get(url, headers=headers, timeout=ASK_TIMEOUT, allow_redirects=False)
+            text = reply.text[:ASK_BYTES]
     except requests.RequestException as error:
-        return f"No answer within {ASK_TIMEOUT} s: {error}\n"
-    with contextlib.suppress(ValueError):  # /metrics is no JSON
-        text = _pretty(_discreet(json.loads(text)))
-    return text if answer.status_code == 200 else f"HTTP {answer.status_code}\n{text}"
+        return f"No reply within {ASK_TIMEOUT} s: {error}\n"
+    with contextlib.suppress(ValueError):  # /metrics is not JSON
+        text = _pretty(_without_user_texts(json.loads(text)))
+    return text if reply.status_code == 200 else f"HTTP {reply.status_code}\n{text}"
 
 
-def _discreet(value: Any) -> Any:
-    """The value with the texts of people who use the server taken out."""
+def _without_user_texts(value: Any) -> Any:
     if isinstance(value, list):
-        return [_discreet(item) for item in value]
+        return [_without_user_texts(item) for item in value]
     if isinstance(value, dict):
         return {
-            name: f"({len(item)} characters)" if name in PRIVATE and isinstance(item, str) else _discreet(item)
+            name: f"({len(item)} characters)"
+            if name in PRIVATE and isinstance(item, str)
+            else _without_user_texts(item)
             for name, item in value.items()
         }
     return value

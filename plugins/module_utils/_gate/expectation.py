@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server is expected to be: its model, its build, its arguments, and how fast the last release was. Pure.
+"""What is expected of a server: its model, build, arguments, gate, and the speed of the last release. Pure.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -14,15 +14,15 @@ from typing import Any
 from . import wait
 from .options import Gate
 
-# Seconds for one answer: a large model on a cold cache evaluates its first batch slowly.
-PATIENCE = 300
+# Seconds for one reply: a large model evaluates its first batch slowly from a cold cache.
+REPLY_TIMEOUT = 300
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """The model as the record has it (path, size, tensor_bytes, parameters, context_length), what is not known being
-    not compared; ``arguments`` are llama-server's own, without the program; ``gpus``: whether it was given any;
-    ``last_rate`` in tokens per second, ``last_proven`` the time of that release.
+    """``model`` is that of the record (path, size, tensor_bytes, parameters, context_length); a value that is missing
+    is not compared. ``arguments``: llama-server's own, without the program. ``gpus``: whether it was given any.
+    ``last_rate`` (tokens per second) and ``last_proven`` (time) are those of the last release.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -34,15 +34,15 @@ class Expectation:
     last_proven: str | None = None
 
     @property
-    def patience(self) -> int:
-        """Seconds for one short answer; they grow with the model, whose pages the first ones may have to read."""
-        return max(PATIENCE, wait.default_timeout(self.model.get("size")))
+    def reply_timeout(self) -> int:
+        """Seconds for a short reply. More for a larger model, because the first reply may have to read it from disk."""
+        return max(REPLY_TIMEOUT, wait.default_timeout(self.model.get("size")))
 
 
 def of_record(value: Mapping[str, Any], gate: Gate) -> Expectation:
-    """What the record of an instance (instance.json) says about the server that it starts."""
+    """The expectation for the server of an instance's record (instance.json)."""
     argv, image, release = value["launch"]["argv"], value["image"] or {}, value["release"] or {}
-    # Behind the image stand the program and its arguments.
+    # The image is followed by the program and its arguments.
     at = argv.index(value["spec"]["image"]) + 2 if value["spec"]["image"] in argv else len(argv)
     return Expectation(
         model=value["model"] or {},

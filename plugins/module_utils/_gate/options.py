@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much is to be proven: the gate's options as the operator gives them, checked and in canonical form. Pure.
+"""The gate's options: how much is proven, checked and in canonical form. Pure.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -12,62 +12,57 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Each asks for what those before it ask for, and more.
-LEVELS = ("health", "completion", "full")
-# Seconds for the answer to a prompt of the operator's.
-PROMPT_TIMEOUT = 60
+from .._result import Problem
+from .._spec.options import BY_NAME
+
+# Values of ``gate``; each includes those before it.
+LEVELS = BY_NAME["gate"].choices
+# Seconds for the answer to one of gate_prompts.
+LONGEST_TIMEOUT = 3600
 PERCENT = re.compile(r"(\d{1,2}(?:\.\d+)?) ?%")
-# Tokens that the template and the first words of an answer need beside the long prompt.
-ROOM = 64
+# Tokens of the context that the chat template and the answer need beside a long prompt.
+RESERVED_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question of the operator's; the answer has to match ``pattern`` within ``timeout`` seconds."""
+    """One of gate_prompts: the answer has to match ``pattern`` within ``timeout`` seconds."""
 
     prompt: str
     pattern: str
-    timeout: int = PROMPT_TIMEOUT
+    timeout: int
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What is to be proven. prompt_tokens None: chosen by the context; max_slowdown: 0.1 is 10 %."""
+    """What is proven. prompt_tokens None: a part of the context. max_slowdown: 0.1 is 10 %."""
 
     level: str = "full"
     prompts: tuple[Prompt, ...] = ()
     prompt_tokens: int | None = None
     max_slowdown: float | None = None
 
-    @property
-    def asks(self) -> bool:
-        """Whether the model is asked anything."""
-        return self.level != "health"
-
-    @property
-    def full(self) -> bool:
-        """Whether everything is proven."""
-        return self.level == "full"
+    def includes(self, level: str) -> bool:
+        """Whether the checks of this level are part of the proof."""
+        return LEVELS.index(level) <= LEVELS.index(self.level)
 
     def as_dict(self) -> dict[str, Any]:
         """The form that is recorded on the host: JSON types only."""
         return {**asdict(self), "prompts": [asdict(prompt) for prompt in self.prompts]}
 
-    def for_the_way_back(self) -> Gate:
-        """The gate for the last release: it passed once, so it only has to answer; the prompts are for the new one."""
-        return Gate(level="completion" if self.asks else self.level)
+    def for_rollback(self) -> Gate:
+        """The gate for the last release, which passed once: it only has to answer."""
+        return Gate(level=min(self.level, "completion", key=LEVELS.index))
 
 
-def check(params: Mapping[str, Any]) -> list[str]:
-    """Every problem of the gate's options, in words."""
+def check(params: Mapping[str, Any]) -> list[Problem]:
+    """Every problem of the gate's options."""
     level, tokens, slowdown = params["gate"], params["gate_prompt_tokens"], params["max_slowdown"]
-    problems = []
-    for number, entry in enumerate(params["gate_prompts"] or [], start=1):
-        problems += [f"gate_prompts: entry {number}: {problem}" for problem in _check_prompt(entry)]
-    if params["gate_prompts"] and level == "health":
-        problems.append(
-            "gate_prompts: with gate: health the model is asked nothing. Choose completion or full, or take them out."
-        )
+    prompts = params["gate_prompts"] or []
+    problems = [problem for number, entry in enumerate(prompts, start=1) for problem in _check_prompt(number, entry)]
+    if prompts and level == "health":
+        text = "gate=health sends no prompts to the model"
+        problems.append(Problem("gate_prompts", text, "Choose gate=completion or gate=full, or remove gate_prompts."))
     if tokens is not None:
         problems += _check_tokens(tokens, params["context_size"])
     if slowdown is not None:
@@ -75,41 +70,40 @@ def check(params: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _check_prompt(entry: Mapping[str, Any]) -> list[str]:
-    problems = []
+def _check_prompt(number: int, entry: Mapping[str, Any]) -> list[Problem]:
+    found = []
     if not entry["prompt"].strip():
-        problems.append("the prompt is empty. Write a question whose answer you know.")
+        found.append(("the prompt is empty", "Write a question whose answer you know."))
     if not entry["pattern"]:
-        problems.append("the pattern is empty, which every answer matches. Write what a good answer holds.")
+        found.append(("the pattern is empty, so every answer matches it", "Write what a good answer contains."))
     try:
         re.compile(entry["pattern"])
     except re.error as error:
-        problems.append(
-            f"the pattern {entry['pattern']!r} is no regular expression of Python's: {error}. Correct it; a backslash "
-            "stands before a sign that is meant as itself."
-        )
-    if not 1 <= entry["timeout"] <= 3600:
-        problems.append(f"the timeout {entry['timeout']} is out of range. Choose 1 to 3600 seconds.")
-    return problems
+        text = f"the pattern {entry['pattern']!r} is not a Python regular expression: {error}"
+        found.append((text, "Correct it. A backslash before a special character makes it literal."))
+    if not 1 <= entry["timeout"] <= LONGEST_TIMEOUT:
+        found.append((f"the timeout {entry['timeout']} is out of range", f"Choose 1 to {LONGEST_TIMEOUT} seconds."))
+    return [Problem("gate_prompts", f"entry {number}: {text}", remedy) for text, remedy in found]
 
 
-def _check_tokens(tokens: int, context: int | None) -> list[str]:
+def _check_tokens(tokens: int, context: int | None) -> list[Problem]:
     if tokens < 0:
-        return [f"gate_prompt_tokens: {tokens} is out of range. Choose a number of tokens, or 0 for no long prompt."]
-    if context and tokens > context - ROOM:
-        return [
-            f"gate_prompt_tokens: {tokens} tokens and an answer do not fit into context_size {context}. Choose at most "
-            f"{max(0, context - ROOM)}."
-        ]
+        remedy = "Choose a number of tokens, or 0 for no long prompt."
+        return [Problem("gate_prompt_tokens", f"{tokens} is out of range", remedy)]
+    if context and tokens > context - RESERVED_TOKENS:
+        text = f"{tokens} tokens and an answer do not fit into context_size {context}"
+        return [Problem("gate_prompt_tokens", text, f"Choose at most {max(0, context - RESERVED_TOKENS)}.")]
     return []
 
 
-def _check_slowdown(level: str, slowdown: str) -> list[str]:
+def _check_slowdown(level: str, slowdown: str) -> list[Problem]:
     match = PERCENT.fullmatch(slowdown.strip())
     if match is None or float(match[1]) < 1:
-        return [f"max_slowdown: {slowdown!r} has to be 1% to 99%, such as 10%; less is within what two runs differ by."]
+        remedy = "Choose 1% to 99%, such as 10%. Two runs of the same server can differ by 1%."
+        return [Problem("max_slowdown", f"{slowdown!r} is not a percentage from 1% to 99%", remedy)]
     if level != "full":
-        return [f"max_slowdown: with gate: {level} the token rate is not measured. Choose full, or take it out."]
+        text = f"gate={level} does not measure the token rate"
+        return [Problem("max_slowdown", text, "Choose gate=full, or remove max_slowdown.")]
     return []
 
 
@@ -127,9 +121,10 @@ def parse(params: Mapping[str, Any]) -> Gate:
 
 
 def from_dict(value: Mapping[str, Any] | None) -> Gate:
-    """The gate as it was recorded; a record without one, or with one of another version, asks for everything."""
+    """The recorded gate; the full gate for a record without one, or with one of another version."""
     try:
         known = dict(value or {})
-        return Gate(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in known.get("prompts") or ())})
+        gate = Gate(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in known.get("prompts") or ())})
     except TypeError:
         return Gate()
+    return gate if gate.level in LEVELS else Gate()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting until a started server is ready, and no longer than it lives.
+"""Wait until a started server is ready, or has ended.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -12,25 +12,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Seconds a start may take beside the reading of the model: container, backend, warm-up.
+# Seconds for container, backend and warm-up, beside reading the model.
 START_SECONDS = 120
-# Bytes per second that a cold disk or a network file system gives at least; the measured platform gives far more.
+# Bytes per second that even a cold disk or a network file system delivers.
 READ_RATE = 64 << 20
-# Seconds between two looks.
-EVERY = 0.2
-# What the last answer means where the time is up.
+# Seconds between two polls.
+INTERVAL = 0.2
+# What the last reply of /health means when the time is up.
 STILL = {
     None: "nothing answers",
-    200: "what answers there is not this instance, whose runner has not seen it ready",
-    503: "it is still loading the model (503)",
+    200: "another program answers there, because the instance's runner has not seen its server ready",
+    503: "the model is still loading (503)",
 }
-# Every how many looks the manager is asked about a runner that says nothing; asking may start a whole program.
+# While the runner writes nothing, the manager is asked in every 15th poll; asking it may start a program.
 ASK_EVERY = 15
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """ready, or the reason why not; exit_status where the server ended by itself."""
+    """Whether the server is ready, and if not, why (without a final period). exit_status: of a server that ended."""
 
     ready: bool
     seconds: float
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def default_timeout(model_bytes: int | None) -> int:
-    """Seconds that a start may take: more for a larger model. 18 GB give 6 min, 193 GB 48 min."""
+    """Seconds that a start may take: 18 GB give 6 min, 193 GB 48 min."""
     return START_SECONDS + (model_bytes or 0) // READ_RATE
 
 
@@ -53,15 +53,15 @@ def until_ready(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Outcome:
-    """Wait for 200 from /health of this very launch; a server that ended ends the waiting at once.
+    """Wait for the status 200 of /health from this launch. A server that ended ends the wait at once.
 
-    ``account`` gives what the runner wrote last (running.json), which as long as it is ``before`` is of another run;
-    ``health`` the HTTP status or None; ``given_up`` in what state the manager has given the unit up, or None. 503 is
-    "loading the model", which llama-server says from its first second, and not success.
+    ``account`` reads the runner's state file (running.json); ``before`` is its content before the start. ``health``
+    returns the HTTP status, or None without a reply; 503 means that the model is loading. ``given_up`` returns the
+    unit's state if the manager does not start it again, else None.
     """
     begin = clock()
     runner: tuple[Any, ...] | None = None
-    looks = 0
+    polls = 0
     while True:
         now = account()
         seconds = clock() - begin
@@ -69,23 +69,23 @@ def until_ready(
             runner = runner or _run(now)
             ended = now.get("exit")
             if ended or _run(now) != runner:
-                # Where the manager was quicker than we and has started it again, the first end is gone from the file.
+                # If the manager has restarted the server already, the file no longer has the first exit status.
                 status = ended.get("status") if ended else None
-                said = f"exit status {status}" if ended else "and its manager has started it again"
-                return Outcome(False, seconds, f"llama-server ended {seconds:.1f} s after its start, {said}", status)
+                how = f"with exit status {status}" if ended else "and its manager has started it again"
+                return Outcome(False, seconds, f"llama-server ended {seconds:.1f} s after its start {how}", status)
             if now.get("ready") and health() == 200:
                 return Outcome(True, seconds)
-        elif looks % ASK_EVERY == ASK_EVERY - 1 and (state := given_up()) is not None:
-            # The runner itself did not come as far as writing its account.
-            return Outcome(False, seconds, f"its manager has given it up: {state}")
+        elif polls % ASK_EVERY == ASK_EVERY - 1 and (state := given_up()) is not None:
+            # The runner failed before it could write its state file.
+            return Outcome(False, seconds, f"The manager does not start the server again: {state}")
         if seconds > timeout:
             last = health()
-            doing = STILL.get(last, f"HTTP {last}")
-            return Outcome(False, seconds, f"/health did not answer 200 within {timeout:.0f} s: {doing}")
-        looks += 1
-        sleep(EVERY)
+            still = STILL.get(last, f"HTTP {last}")
+            return Outcome(False, seconds, f"/health did not return 200 within {timeout:.0f} s: {still}")
+        polls += 1
+        sleep(INTERVAL)
 
 
 def _run(account: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells one run of a runner from every other."""
+    """What identifies one run of a runner."""
     return account.get("boot"), account.get("runner_pid"), account.get("runner_start")

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much memory the KV cache of a model takes, from its GGUF metadata.
+"""The size of a model's KV cache, from its GGUF metadata. Pure.
 
 Private to gpufleet.llamacpp; may change at any time.
 
 Follows llama.cpp: llama-kv-cache.cpp (the cells and their rows), llama-kv-cache-iswa.cpp (sliding windows) and
-llama-hparams.cpp (which layer has what). What a recurrent layer keeps does not grow with the context and is left out.
+llama-hparams.cpp (the kind of each layer). The state of a recurrent layer does not grow with the context and is not
+counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from .types import is_integer
 
-# Cache type -> bytes for elements; the types that --cache-type-k and --cache-type-v take.
+# Cache type -> (bytes, elements) of a block; the values of --cache-type-k and --cache-type-v.
 CACHE_TYPES: dict[str, tuple[int, int]] = {
     "f32": (4, 1),
     "f16": (2, 1),
@@ -27,12 +28,12 @@ CACHE_TYPES: dict[str, tuple[int, int]] = {
     "q5_0": (22, 32),
     "q5_1": (24, 32),
 }
-# llama.cpp rounds the cells of a cache up to a multiple of this.
+# llama.cpp rounds the number of cells up to a multiple of this.
 CELLS = 256
 
-# Architecture -> (one layer in so many sees the whole context, whether it is the first of them rather than the last),
-# for files that do not say it in attention.sliding_window_pattern; the set_swa_pattern calls of llama.cpp.
-# An architecture that is missing here is counted as if every layer saw the whole context: an upper bound.
+# Architecture -> (period, first): of each ``period`` layers one sees the whole context, the first or the last of them.
+# For files without attention.sliding_window_pattern; from the set_swa_pattern calls of llama.cpp.
+# For other architectures every layer is counted as if it saw the whole context, which is an upper bound.
 WINDOW_PATTERNS: dict[str, tuple[int, bool]] = {
     "afmoe": (4, False),
     "cohere2": (4, False),
@@ -45,11 +46,11 @@ WINDOW_PATTERNS: dict[str, tuple[int, bool]] = {
     "olmo2": (4, False),
     "smallthinker": (4, True),
 }
-# Windows that llama.cpp assumes where the file names none.
+# Windows that llama.cpp assumes for files without one.
 DEFAULT_WINDOWS = {"gemma2": 4096, "llama4": 8192}
-# Architectures with recurrent layers between: one layer in so many has a KV cache, where the file does not say.
+# Architectures with recurrent layers -> one of so many layers has a KV cache, for files without the key.
 DEFAULT_ATTENTION_INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
-# No model comes near; keeps a damaged layer count from costing time.
+# Far above any model: limits the time that a damaged layer count can cost.
 MAX_LAYERS = 4096
 
 
@@ -81,7 +82,7 @@ class KvCache:
 
 
 def kv_cache(metadata: dict[str, Any]) -> KvCache | None:
-    """The cache of the model that ``metadata`` describes; None where the metadata does not tell (no language model)."""
+    """The cache of the model with this metadata; None if it has no keys for one (not a language model)."""
     model = _Model(metadata)
     layers = model.number("block_count") - model.number("nextn_predict_layers")
     heads = model.number("attention.head_count")
@@ -92,7 +93,7 @@ def kv_cache(metadata: dict[str, Any]) -> KvCache | None:
     value = model.number("attention.value_length", default_length)
     if not key and not model.is_recurrent():
         return None
-    # Multi-head latent attention keeps one compressed row that serves as K and as V.
+    # Multi-head latent attention stores one compressed row, which is used as K and as V.
     latent = model.has("attention.key_length_mla") and model.has("attention.value_length_mla")
     window_key = model.number("attention.key_length_swa", key)
     window_value = model.number("attention.value_length_swa", value)
@@ -112,7 +113,7 @@ def kv_cache(metadata: dict[str, Any]) -> KvCache | None:
 
 
 class _Model:
-    """Questions to the metadata under the architecture's own prefix; what has the wrong type counts as absent."""
+    """The metadata under the architecture's prefix. A value of the wrong type counts as missing."""
 
     def __init__(self, metadata: dict[str, Any]) -> None:
         self.metadata = metadata
@@ -125,14 +126,14 @@ class _Model:
         return self.value(key) is not None
 
     def number(self, key: str, default: int = 0) -> int:
-        """A number; of one that is given for each layer, the largest."""
+        """A number; of a number for each layer, the largest."""
         value = self.value(key)
         if isinstance(value, tuple) and value and all(is_integer(item) for item in value):
             value = max(value)
         return value if is_integer(value) and value >= 0 else default
 
     def kv_heads(self, layer: int) -> int:
-        """Heads of K and V in one layer: one number for all (grouped query attention), or one for each layer."""
+        """Heads of K and V in a layer. The file has one number for all layers, or one for each."""
         value = self.value("attention.head_count_kv")
         if value is None:  # plain multi-head attention
             value = self.value("attention.head_count")
@@ -144,16 +145,16 @@ class _Model:
         return self.has("ssm.state_size") or self.has("wkv.head_size")
 
     def has_cache(self, layer: int, layers: int) -> bool:
-        """False for a recurrent layer, and for one that uses the cache of an earlier layer."""
+        """False for a recurrent layer, and for one that shares the cache of an earlier layer."""
         interval = self.number("full_attention_interval", DEFAULT_ATTENTION_INTERVALS.get(str(self.architecture), 0))
         if interval and (layer + 1) % interval:
             return False
-        # gemma3n has its number built into llama.cpp (n_layer_kv_from_start).
+        # For gemma3n the number is built into llama.cpp (n_layer_kv_from_start).
         own = 20 if self.architecture == "gemma3n" else layers - self.number("attention.shared_kv_layers")
         return layer < own
 
     def windows(self, layers: int) -> tuple[int, list[bool]]:
-        """The sliding window in tokens, and which layers have it."""
+        """The sliding window in tokens, and for each layer whether it has it."""
         everywhere = [False] * layers
         window = self.number("attention.sliding_window", DEFAULT_WINDOWS.get(str(self.architecture), 0))
         if not window:

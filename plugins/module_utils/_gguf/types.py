@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The numbers that GGUF uses for tensor types and file types, and what counts as a number in it.
+"""GGUF's numbers for tensor types and file types, and the test for an integer value.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 # ggml tensor type -> (name, elements in a block, bytes of a block); from the type traits in llama.cpp ggml.c.
-# The missing numbers were removed from ggml before any current release and cannot be loaded.
+# ggml has removed the missing numbers, and no current release loads them.
 TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -89,10 +89,10 @@ FILE_TYPES: dict[int, str] = {
     41: "Q2_0",
 }
 
-# Set in general.file_type when the converter only guessed it from the tensors (LLAMA_FTYPE_GUESSED in llama.h).
+# A bit of general.file_type: the converter guessed the type from the tensors (LLAMA_FTYPE_GUESSED in llama.h).
 GUESSED = 1024
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value of the metadata is a whole number. A bool is one to Python, and none to GGUF."""
+    """Whether a value of the metadata is an integer. Python counts a bool as one, GGUF does not."""
     return isinstance(value, int) and not isinstance(value, bool)

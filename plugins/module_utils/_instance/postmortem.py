@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._gate.diagnosis import Host
+from .._gate.diagnosis import HostState
 from .._host import manager as managers
 from .._host import ports
 from .._host.gpu import read as gpu
@@ -24,11 +24,11 @@ MEMORY = "/proc/meminfo"
 KERNEL_LINES = 1000
 
 
-def look(place: Place, value: Mapping[str, Any], since: float) -> Host:
+def look(place: Place, value: Mapping[str, Any], since: float) -> HostState:
     """The host as it is now; ``since`` is when the launch was started, in seconds since 1970. Raises nothing."""
     launch = value["launch"]
     names, free = _gpus(launch.get("gpus") or ())
-    return Host(
+    return HostState(
         image=value["spec"]["image"],
         binds=binds(launch["argv"]),
         gpus=names,
@@ -36,7 +36,7 @@ def look(place: Place, value: Mapping[str, Any], since: float) -> Host:
         memory_free=_memory(),
         port_owner=_port_owner(value),
         kernel=_kernel(place, since),
-        result=_result(place, value),
+        oom_killed=_oom_killed(place, value),
     )
 
 
@@ -86,9 +86,10 @@ def _kernel(place: Place, since: float) -> tuple[str, ...]:
     return tuple(out.splitlines()) if code == 0 else ()
 
 
-def _result(place: Place, value: Mapping[str, Any]) -> str:
+def _oom_killed(place: Place, value: Mapping[str, Any]) -> bool:
+    """Whether the manager says so; systemd's word is the unit's result."""
     try:
         detail = place.manager.observe(observe.unit(place, value["spec"])).detail
     except (managers.ManagerError, OSError):
-        return ""
-    return "oom-kill" if "oom-kill" in detail else ""
+        return False
+    return "oom-kill" in detail

@@ -11,10 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._gate import diagnosis, evidence, expectation, gpu_proof, options, proof, wait
+from .._gate import diagnosis, expectation, log_lines, options, proof, wait
+from .._gate.checks import gpu_proof
 from .._host import runner
 from .._host.gpu import read as gpu
 from .._preflight import gpus
+from .._result import Problem
 from . import observe, postmortem
 from .observe import Place
 
@@ -57,7 +59,7 @@ def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Ma
     expected = expectation.of_record(value, options.from_dict(value.get("gate")))
     on_gpus = _Gpus(value)
     try:
-        answer = proof.prove(launch["url"], runner.read_key(launch["api_key_file"]), expected, on_gpus.problems)
+        answer = proof.run(launch["url"], runner.read_key(launch["api_key_file"]), expected, on_gpus.problems)
     except proof.NotProven as error:
         raise GateFailed(f"Failed at the proof: {_said(place, value, error.problems, began)}") from error
     return {
@@ -76,7 +78,7 @@ class _Gpus:
         self.value = value
         self.rows: list[dict[str, Any]] | None = None
 
-    def problems(self) -> Sequence[str]:
+    def problems(self) -> Sequence[Problem]:
         """What is wrong with the use of the GPUs; nothing where none was asked for."""
         asked = self.value["launch"].get("gpus") or ()
         if not asked:
@@ -86,7 +88,7 @@ class _Gpus:
         except gpu.PynvmlMissing:
             return ()
         except gpu.NvmlUnavailable as error:
-            return [f"whether it runs on its GPUs cannot be seen: {error}"]
+            return [Problem("", f"Whether the server uses its GPUs cannot be checked: {error}")]
         seen = gpu_proof.compare(self.value.get("memory"), asked, cards, gpus.pids_of(self.value))
         self.rows = list(seen.rows)
         return seen.problems
@@ -95,16 +97,16 @@ class _Gpus:
 def _lines(place: Place, value: Mapping[str, Any]) -> list[str]:
     """The log since this launch was started."""
     lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
-    return evidence.this_start(lines, f"starting {value['launch']['id']}")
+    return log_lines.this_start(lines, f"starting {value['launch']['id']}")
 
 
-def _said(place: Place, value: Mapping[str, Any], problems: Sequence[str], began: float) -> str:
+def _said(place: Place, value: Mapping[str, Any], problems: Sequence[Problem], began: float) -> str:
     """What was not proven; where the server ended meanwhile, or runs beside its GPUs, also what its log says of it."""
-    sentences = [f"{problem}." for problem in problems]
+    sentences = [str(problem) for problem in problems]
     account = observe.account(place)
     ended = account.get("exit") if account.get("launch") == value["launch"]["id"] else None
     if ended or value["launch"].get("gpus"):
         status = ended.get("status") if ended else None
         found = diagnosis.find(status, _lines(place, value), postmortem.look(place, value, began))
-        sentences += [f"Its log says: {found.sentence}"] if found else []
+        sentences += [f"Its log says: {found.problem}"] if found else []
     return "\n".join(sentences)

@@ -107,7 +107,7 @@ def _run_again(place: Place, value: Mapping[str, Any], timeout: int | None) -> s
     begin = time.monotonic()
     old = {**value, **{key: release[key] for key in RUNS}}
     # It passed everything once. Now it only has to serve again, and soon.
-    quick = {**old, "gate": options.from_dict(value.get("gate")).for_the_way_back().as_dict()}
+    quick = {**old, "gate": options.from_dict(value.get("gate")).for_rollback().as_dict()}
     there, failed = place, None
     if release["manager"] != place.manager.name:
         manager = managers.select(release["manager"], home=place.home, run=place.run)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of the gate share."""
+"""Fixtures for the tests of the gate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server that answers as llama-server does (shapes of build 11669), and otherwise where a test wants it to."""
+"""A server that answers as llama-server does (format of build 11669), except where a test changes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARGUMENTS = (
 )
 PROPS: dict[str, Any] = {
     "default_generation_settings": {
-        # As float32 comes out of a JSON writer.
+        # A float32 as a JSON writer prints it.
         "params": {
             "temperature": 1.0,
             "top_k": 40,
@@ -59,6 +59,12 @@ ANSWER = {
 }
 
 
+def message(content: Any, tokens: int = 3, **more: Any) -> dict[str, Any]:
+    """A completion with another message."""
+    answer = changed(ANSWER, "choices", 0, "message", to={"content": content, **more})
+    return dict(changed(answer, "usage", "completion_tokens", to=tokens))
+
+
 def piece(**delta: Any) -> dict[str, Any]:
     """One event of a stream."""
     return {"choices": [{"finish_reason": None, "index": 0, "delta": delta}]}
@@ -74,12 +80,12 @@ STREAM: tuple[Any, ...] = (
 
 
 def idle(number: int) -> dict[str, Any]:
-    """A slot that does nothing."""
+    """An idle slot."""
     return {"id": number, "is_processing": False, "id_task": 7}
 
 
 class Server(ThreadingHTTPServer):
-    """Answers of each path by their path: a value, (status, value), bytes, or what a function says of the request."""
+    """``answers`` by path: a value, (status, value), bytes, or a function of the request's body."""
 
     daemon_threads = True
 
@@ -103,12 +109,12 @@ class Server(ThreadingHTTPServer):
         }
 
     def bodies(self, path: str) -> list[dict[str, Any]]:
-        """What was posted to a path."""
+        """The bodies of the requests to a path."""
         return [body for asked, body in self.asked if asked == path]
 
 
 def plain(body: dict[str, Any]) -> dict[str, Any]:
-    """/v1/completions: the text of an answer, and how many tokens the prompt had."""
+    """The reply of /v1/completions: a text, and the number of tokens in the prompt."""
     return {
         "choices": [{"text": " and", "index": 0}],
         "usage": {"completion_tokens": body["max_tokens"], "prompt_tokens": len(body["prompt"])},
@@ -117,7 +123,7 @@ def plain(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class Hang:
-    """Instead of an answer: silence until the test is over; in a stream with the comments that keep it alive."""
+    """Instead of an answer: no reply until the test is over; in a stream, the comments that keep it alive."""
 
 
 class Drop:
@@ -168,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        with contextlib.suppress(OSError):  # the client does not have to wait for the end
+        with contextlib.suppress(OSError):  # the client may close the connection before the end
             for value in values:
                 if value is Drop:
                     self.close_connection = True
@@ -187,12 +193,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def log_message(self, *args: Any) -> None:
-        """Nothing on the test's output."""
+        """Print nothing."""
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs as long as the block."""
+    """Run a server for the block."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -205,7 +211,7 @@ def serving() -> Iterator[Server]:
 
 
 def changed(value: Any, *path: Any, to: Any) -> Any:
-    """A copy of a JSON value in which one place is another."""
+    """A copy of a JSON value with another value at ``path``."""
     new = copy.deepcopy(value)
     inner = new
     for step in path[:-1]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gate's options: what is taken, and in which words the rest is refused."""
+"""The gate's options: which values are accepted, and the problems of the others."""
 
 from __future__ import annotations
 
@@ -27,47 +27,57 @@ def prompt(**changed: Any) -> dict[str, Any]:
     return {"prompt": "2+2?", "pattern": "4", "timeout": 60, **changed}
 
 
-def test_nothing_said_is_the_whole_proof() -> None:
+def test_the_default_is_the_full_proof() -> None:
     assert options.check(params()) == []
     assert options.parse(params()) == Gate() == Gate("full", (), None, None)
 
 
-def test_everything_said() -> None:
+def test_all_options() -> None:
     given = params(
         gate_prompts=[prompt(), prompt(prompt="3?", pattern="(?i)three", timeout=5)],
         gate_prompt_tokens=1000,
         max_slowdown="12.5 %",
     )
     assert options.check(given) == []
-    assert options.parse(given) == Gate("full", (Prompt("2+2?", "4"), Prompt("3?", "(?i)three", 5)), 1000, 0.125)
+    assert options.parse(given) == Gate("full", (Prompt("2+2?", "4", 60), Prompt("3?", "(?i)three", 5)), 1000, 0.125)
 
 
-def test_prompts_need_no_whole_proof() -> None:
+def test_prompts_without_the_full_proof() -> None:
     assert options.check(params(gate="completion", gate_prompts=[prompt()], gate_prompt_tokens=0)) == []
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "text"),
     [
-        ({"gate": "health", "gate_prompts": [prompt()]}, "gate_prompts: with gate: health the model is asked nothing"),
-        ({"gate": "completion", "max_slowdown": "10%"}, "max_slowdown: with gate: completion the token rate is not"),
+        ({"gate": "health", "gate_prompts": [prompt()]}, "gate_prompts: gate=health sends no prompts to the model."),
+        (
+            {"gate": "completion", "max_slowdown": "10%"},
+            "max_slowdown: gate=completion does not measure the",
+        ),
         ({"gate_prompt_tokens": -1}, "gate_prompt_tokens: -1 is out of range."),
         ({"gate_prompt_tokens": 65536}, "do not fit into context_size 65536. Choose at most 65472."),
-        ({"max_slowdown": "10"}, "max_slowdown: '10' has to be 1% to 99%, such as 10%"),
-        ({"max_slowdown": "0.5%"}, "max_slowdown: '0.5%' has to be 1% to 99%"),
-        ({"max_slowdown": "100%"}, "max_slowdown: '100%' has to be 1% to 99%"),
-        ({"max_slowdown": ""}, "max_slowdown: '' has to be 1% to 99%"),
+        (
+            {"max_slowdown": "10"},
+            "max_slowdown: '10' is not a percentage from 1% to 99%. Choose",
+        ),
+        ({"max_slowdown": "0.5%"}, "max_slowdown: '0.5%' is not a percentage from 1% to 99%."),
+        ({"max_slowdown": "100%"}, "max_slowdown: '100%' is not a percentage from 1% to 99%."),
+        ({"max_slowdown": ""}, "max_slowdown: '' is not a percentage from 1% to 99%."),
         ({"gate_prompts": [prompt(prompt=" ")]}, "gate_prompts: entry 1: the prompt is empty."),
         ({"gate_prompts": [prompt(), prompt(pattern="")]}, "gate_prompts: entry 2: the pattern is empty"),
-        ({"gate_prompts": [prompt(pattern="(4")]}, "gate_prompts: entry 1: the pattern '(4' is no regular expression"),
+        (
+            {"gate_prompts": [prompt(pattern="(4")]},
+            "entry 1: the pattern '(4' is not a Python regular expression",
+        ),
         ({"gate_prompts": [prompt(timeout=0)]}, "gate_prompts: entry 1: the timeout 0 is out of range."),
     ],
     ids=str,
 )
-def test_what_is_refused(changed: dict[str, Any], said: str) -> None:
+def test_problems(changed: dict[str, Any], text: str) -> None:
     (problem,) = options.check(params(**changed))
-    assert said in problem
-    assert problem.endswith(".")
+    assert text in str(problem)
+    assert problem.option in changed
+    assert problem.remedy.endswith(".")
 
 
 def test_all_problems_at_once() -> None:
@@ -75,7 +85,7 @@ def test_all_problems_at_once() -> None:
     assert len(options.check(wrong)) == 4
 
 
-def test_a_context_of_the_models_own_is_only_known_to_the_server() -> None:
+def test_the_default_context_is_not_known_yet() -> None:
     assert options.check(params(gate_prompt_tokens=100000, context_size=0)) == []
     assert options.check(params(gate_prompt_tokens=100000, context_size=None)) == []
 
@@ -83,8 +93,8 @@ def test_a_context_of_the_models_own_is_only_known_to_the_server() -> None:
 @pytest.mark.parametrize(
     ("level", "back"), [("full", "completion"), ("completion", "completion"), ("health", "health")]
 )
-def test_the_way_back_only_has_to_answer(level: str, back: str) -> None:
-    assert Gate(level, (Prompt("a", "b"),), 5, 0.1).for_the_way_back() == Gate(back)
+def test_a_rollback_only_has_to_answer(level: str, back: str) -> None:
+    assert Gate(level, (Prompt("a", "b", 60),), 5, 0.1).for_rollback() == Gate(back)
 
 
 def test_a_recorded_gate_is_the_same() -> None:
@@ -93,6 +103,6 @@ def test_a_recorded_gate_is_the_same() -> None:
     assert options.from_dict(json.loads(json.dumps(Gate().as_dict()))) == Gate()
 
 
-@pytest.mark.parametrize("value", [None, {}, {"newer": 1}, {"prompts": [{"newer": 1}]}], ids=str)
-def test_a_record_of_another_version_asks_for_everything(value: Any) -> None:
+@pytest.mark.parametrize("value", [None, {}, {"newer": 1}, {"prompts": [{"newer": 1}]}, {"level": "newer"}], ids=str)
+def test_a_record_of_another_version_gets_the_full_proof(value: Any) -> None:
     assert options.from_dict(value) == Gate()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole proof against a server that answers as llama-server does, or as the test wants it to."""
+"""The whole proof of a server that answers as llama-server does, except where a test changes it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import completions, proof
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import chat, proof
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.checks import long_prompt
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import Gate, Prompt
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import LEVELS, Gate, Prompt
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import (
     ANSWER,
     ARGUMENTS,
@@ -24,7 +26,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import (
     idle,
 )
 
-CHAT = completions.CHAT
+CHAT = chat.CHAT
 FULL = Expectation(model=MODEL, arguments=ARGUMENTS, build="11669", gpus=True, gate=Gate())
 
 
@@ -36,15 +38,15 @@ def refused(
     server: Server,
     expected: Expectation = FULL,
     key: str | None = None,
-    gpu_check: Callable[[], Sequence[str]] | None = None,
+    gpu_problems: Callable[[], Sequence[Problem]] = lambda: (),
 ) -> str:
     with pytest.raises(proof.NotProven) as error:
-        proof.prove(server.url, key, expected, gpu_check)
+        proof.run(server.url, key, expected, gpu_problems)
     return str(error.value)
 
 
 def test_a_sound_server(server: Server) -> None:
-    answer = proof.prove(server.url, None, FULL)
+    answer = proof.run(server.url, None, FULL)
     time_to_first_token = answer.pop("time_to_first_token")
     seconds = answer.pop("seconds")
     assert (time_to_first_token >= 0, seconds >= 0) == (True, True)
@@ -53,7 +55,7 @@ def test_a_sound_server(server: Server) -> None:
         "build": "b11669-Debian",
         "slots": 4,
         "context": 8192,
-        "question": completions.QUESTION,
+        "question": chat.QUESTION,
         "answer": "Paris.",
         "tokens": 3,
         "tokens_per_second": 200.0,
@@ -63,10 +65,10 @@ def test_a_sound_server(server: Server) -> None:
     }
 
 
-def test_what_a_sound_server_is_asked(server: Server) -> None:
-    proof.prove(server.url, None, FULL)
+def test_the_requests_to_a_sound_server(server: Server) -> None:
+    proof.run(server.url, None, FULL)
     first, *many, measured = server.bodies(CHAT)
-    assert first["messages"] == [{"role": "user", "content": completions.QUESTION}]
+    assert first["messages"] == [{"role": "user", "content": chat.QUESTION}]
     assert len(many) == 4
     assert len({body["messages"][0]["content"] for body in many}) == 4
     assert max(body["max_tokens"] for body in many) <= 16
@@ -75,8 +77,8 @@ def test_what_a_sound_server_is_asked(server: Server) -> None:
     assert server.asked[-1] == ("/slots", None)
 
 
-def test_health_asks_the_model_nothing(server: Server) -> None:
-    assert proof.prove(server.url, None, at("health")) == {
+def test_health_does_not_use_the_model(server: Server) -> None:
+    assert proof.run(server.url, None, at("health")) == {
         "gate": "health",
         "build": "b11669-Debian",
         "slots": 4,
@@ -84,142 +86,141 @@ def test_health_asks_the_model_nothing(server: Server) -> None:
     }
     assert [path for path, dummy in server.asked] == ["/props", "/v1/models"]
     server.answers["/v1/models"] = changed(MODELS, "data", 0, "meta", "size", to=1)
-    assert "the server holds another model" in refused(server, at("health"))
+    assert "The server runs another model" in refused(server, at("health"))
 
 
 def test_completion_asks_once(server: Server) -> None:
-    answer = proof.prove(server.url, None, at("completion"))
+    answer = proof.run(server.url, None, at("completion"))
     assert (answer["answer"], answer["tokens_per_second"], "at_once" in answer) == ("Paris.", 123.5, False)
     assert len(server.bodies(CHAT)) == 1
 
 
-def test_a_bare_model_has_to_answer_once(server: Server) -> None:
-    assert proof.prove(server.url, None, MODEL)["answer"] == "Paris."
-    assert len(server.bodies(CHAT)) == 1
+def test_every_level_of_the_table_exists() -> None:
+    assert {level for level, dummy in proof.CHECKS} == set(LEVELS)
 
 
-def test_everything_that_differs_is_said_at_once(server: Server) -> None:
+def test_all_differences_are_reported_together(server: Server) -> None:
     props = changed(PROPS, "default_generation_settings", "params", "temperature", to=0.8)
     server.answers["/props"] = {**props, "build_info": "b10000-abc", "model_path": "/models/b.gguf"}
     server.answers["/v1/models"] = changed(MODELS, "data", 0, "meta", "size", to=1)
-    said = refused(server).split(".\n")
-    assert len(said) == 4
-    assert said[3].startswith("the server samples with temperature 0.8, started with --temp 1.")
+    lines = refused(server).split("\n")
+    assert len(lines) == 4
+    assert lines[3].startswith("The server samples with temperature 0.8, expected is 1 of --temp.")
     assert server.bodies(CHAT) == []
 
 
 def test_with_a_key(server: Server) -> None:
     server.key = "secret"
-    assert proof.prove(server.url, "secret", FULL)["at_once"] == 4
-    assert server.asked[0][0] == CHAT
-    assert server.asked[0][1]["max_tokens"] == 1
+    assert proof.run(server.url, "secret", FULL)["at_once"] == 4
+    assert server.bodies(CHAT)[0]["max_tokens"] == 1
 
 
 def test_the_wrong_key(server: Server) -> None:
     server.key = "secret"
-    said = refused(server, key="other")
-    assert said.startswith("/props answered HTTP 401 instead of 200: ")
-    assert "It does not take the first key of api_key_file" in said
-    assert "other" not in said
+    message = refused(server, key="other")
+    assert message.startswith("/props returned HTTP 401 instead of 200: ")
+    assert "The server does not accept the first key in api_key_file" in message
+    assert "other" not in message
 
 
-def test_a_server_that_asks_for_no_key_is_refused(server: Server) -> None:
+def test_a_server_that_does_not_ask_for_a_key(server: Server) -> None:
     assert refused(server, key="secret").startswith(
-        "a request without a key was answered HTTP 200 instead of 401: authentication is off."
+        "api_key_file: a request without a key returned HTTP 200 instead of 401, "
     )
 
 
-def test_the_gpus_are_looked_at_when_the_model_has_worked(server: Server) -> None:
+def test_the_gpus_are_read_after_the_model_has_worked(server: Server) -> None:
     asked: list[int] = []
 
-    def check() -> list[str]:
+    def gpu_problems() -> list[Problem]:
         asked.append(len(server.bodies(CHAT)))
         return []
 
-    proof.prove(server.url, None, FULL, check)
+    proof.run(server.url, None, FULL, gpu_problems)
     assert asked == [6]
-    assert refused(server, gpu_check=lambda: ["it runs on the CPU", "GPU 1 is not used"]) == (
-        "it runs on the CPU.\nGPU 1 is not used"
-    )
+    found = [Problem("", "It runs on the CPU"), Problem("", "GPU 1 is not used")]
+    assert refused(server, gpu_problems=lambda: found) == "It runs on the CPU.\nGPU 1 is not used."
     for level in ("health", "completion"):
-        proof.prove(server.url, None, at(level), check)
+        proof.run(server.url, None, at(level), gpu_problems)
     assert asked == [6]
 
 
 def test_the_operators_prompts(server: Server) -> None:
-    prompts = (Prompt("Capital?", "^Par[a-z]+"), Prompt("Again?", "is"))
+    prompts = (Prompt("Capital?", "^Par[a-z]+", 60), Prompt("Again?", "is", 60))
     for level in ("completion", "full"):
-        answers = proof.prove(server.url, None, at(level, prompts=prompts))["prompts"]
+        answers = proof.run(server.url, None, at(level, prompts=prompts))["prompts"]
         assert [(answer["prompt"], answer["answer"]) for answer in answers] == [
             ("Capital?", "Paris."),
             ("Again?", "Paris."),
         ]
 
 
-def test_a_prompt_length_of_the_operators(server: Server) -> None:
-    assert proof.prove(server.url, None, at("full", prompt_tokens=77))["prompt_tokens"] == 77
-    assert "prompt_tokens" not in proof.prove(server.url, None, at("full", prompt_tokens=0))
+def test_the_operators_prompt_length(server: Server) -> None:
+    assert proof.run(server.url, None, at("full", prompt_tokens=77))["prompt_tokens"] == 77
+    assert "prompt_tokens" not in proof.run(server.url, None, at("full", prompt_tokens=0))
     assert len(server.bodies("/v1/completions")) == 1
 
 
 def test_without_a_gpu_the_prompt_is_short(server: Server) -> None:
-    assert proof.prove(server.url, None, replace(FULL, gpus=False))["prompt_tokens"] == completions.CPU_PROMPT
+    assert proof.run(server.url, None, replace(FULL, gpus=False))["prompt_tokens"] == long_prompt.WITHOUT_GPU
 
 
 def test_slower_than_the_last_release(server: Server) -> None:
     expected = replace(at("full", max_slowdown=0.1), last_rate=230.0, last_proven="2026-10-01T12:00:00Z")
     assert refused(server, expected) == (
-        "it makes 200 tokens per second, best of 3, and the release of 2026-10-01T12:00:00Z made 230: that is 13 % "
-        "slower, and max_slowdown allows 10 %. See who else uses the GPUs and how many layers are on them; if it has "
-        "to be so, set another max_slowdown"
+        "max_slowdown: the server generates 200 tokens per second (best of 3), 13 % less than the 230 of the release "
+        "of 2026-10-01T12:00:00Z; 10 % are allowed. Check which programs use the GPUs, and how many layers are on "
+        "them. If the new rate is acceptable, raise max_slowdown."
     )
-    assert proof.prove(server.url, None, replace(expected, last_rate=220.0))["tokens_per_second"] == 200.0
+    assert proof.run(server.url, None, replace(expected, last_rate=220.0))["tokens_per_second"] == 200.0
 
 
-def test_a_server_without_slots_to_look_at(server: Server) -> None:
+def test_a_server_that_does_not_show_its_slots(server: Server) -> None:
     server.answers["/slots"] = (501, {"error": {}})
-    assert proof.prove(server.url, None, FULL)["at_once"] == 4
+    assert proof.run(server.url, None, FULL)["at_once"] == 4
 
 
-def test_slots_that_work_for_somebody_else_are_waited_for(server: Server) -> None:
-    looks: list[int] = []
+def test_slots_that_are_busy_for_another_client(server: Server) -> None:
+    replies: list[int] = []
 
     def slots(dummy: Any) -> list[dict[str, Any]]:
-        looks.append(1)
-        return [idle(0), {**idle(1), "is_processing": True, "next_token": [{"n_decoded": len(looks)}]}]
+        replies.append(1)
+        return [idle(0), {**idle(1), "is_processing": True, "next_token": [{"n_decoded": len(replies)}]}]
 
     server.answers["/slots"] = slots
-    assert proof.prove(server.url, None, FULL)["at_once"] == 4
-    assert len(looks) == 3
+    assert proof.run(server.url, None, FULL)["at_once"] == 4
+    assert len(replies) == 3
 
 
-def test_one_of_many_at_once_fails(server: Server) -> None:
-    def chat(body: dict[str, Any]) -> Any:
+def test_one_of_the_parallel_completions_fails(server: Server) -> None:
+    def answer(body: dict[str, Any]) -> Any:
         if "number 3" in body["messages"][0]["content"]:
             return 500, {"error": {"message": "CUDA error"}}
         return server.stream if body.get("stream") else ANSWER
 
-    server.answers[CHAT] = chat
-    said = refused(server)
-    assert said.startswith("of 4 completions at once, one for each slot, 1 failed. The first of them: /v1/chat/")
-    assert "CUDA error" in said
+    server.answers[CHAT] = answer
+    message = refused(server)
+    assert message.startswith("1 of 4 parallel completions (one per slot) failed; the first: /v1/chat/completions ")
+    assert "CUDA error" in message
     server.answers[CHAT] = lambda body: Drop if "number 3" in body["messages"][0]["content"] else ANSWER
-    assert "did not answer /v1/chat/completions" in refused(server)
+    assert "/v1/chat/completions did not answer" in refused(server)
 
 
 @pytest.mark.parametrize("value", [{}, [], 7, None, {"data": []}, {"data": [{}]}, {"data": [{"meta": None}]}], ids=str)
-def test_models_of_another_shape(server: Server, value: Any) -> None:
+def test_models_of_another_format(server: Server, value: Any) -> None:
     server.answers["/v1/models"] = value
-    assert refused(server).startswith("/v1/models has not the shape that llama-server gives, found is ")
+    assert refused(server).startswith("/v1/models is not in the format of llama-server: ")
 
 
 @pytest.mark.parametrize("value", [{}, [], 7, None, {"default_generation_settings": 1, "total_slots": 4}], ids=str)
-def test_props_of_another_shape(server: Server, value: Any) -> None:
+def test_props_of_another_format(server: Server, value: Any) -> None:
     server.answers["/props"] = value
-    assert refused(server).startswith("/props has not the shape that llama-server gives, found is ")
+    message = refused(server)
+    assert message.startswith("/props is not in the format of llama-server: ")
+    assert message.count("/props") == 1
 
 
-def test_a_sites_proxy_is_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sites_proxy_is_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert proof.prove(server.url, None, FULL)["answer"] == "Paris."
+    assert proof.run(server.url, None, FULL)["answer"] == "Paris."

@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The size of the KV cache of known models and of single layers."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def test_known_models(model, per_token):
     assert kv_cache(model).bytes_per_token() == per_token
 
 
-def test_totals_that_llama_cpp_logged_or_that_follow():
+def test_totals():
     assert kv_cache(SMOLLM).total(65536) == 1440 * MIB
     assert kv_cache(GLM_FLASH).total(65536) == 3384 * MIB
     assert kv_cache(GLM_FLASH).total(65536, "q8_0", "q8_0") // MIB == 1797  # 1797.75
@@ -119,7 +120,7 @@ def test_window_layers_hold_the_window_and_a_micro_batch_for_each_sequence():
     assert cache.total(512, sequences=4) == 512 * 40 + 512 * 400
 
 
-def test_lengths_of_their_own_in_window_layers():
+def test_window_layers_with_other_lengths():
     keys = {**WINDOWED, "attention__key_length_swa": 32, "attention__value_length_swa": 8}
     cache = kv_cache(metadata("gemma3", **keys))
     assert cache.window_bytes_per_token() == 10 * (32 + 8) * 2
@@ -144,5 +145,5 @@ def test_recurrent_layers_have_no_cache():
         metadata("llama", block_count="30", embedding_length=1, attention__head_count=1),
     ],
 )
-def test_what_does_not_tell_gives_nothing(model):
+def test_metadata_without_a_cache(model):
     assert kv_cache(model) is None

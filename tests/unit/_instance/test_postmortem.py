@@ -68,7 +68,7 @@ def test_what_the_instance_has() -> None:
     assert "/data/models:/models" in found.binds
     assert (found.gpus, found.gpu_free) == ((), ())
     assert found.memory_free > 0
-    assert found.result == ""
+    assert not found.oom_killed
 
 
 def test_the_gpus_in_the_order_of_the_instance() -> None:
@@ -98,10 +98,10 @@ def test_who_has_the_port() -> None:
 
 
 @pytest.mark.parametrize(
-    ("detail", "result"), [("failed (failed), oom-kill", "oom-kill"), ("failed (failed)", ""), (None, "")]
+    ("detail", "oom_killed"), [("failed (failed), oom-kill", True), ("failed (failed)", False), (None, False)]
 )
-def test_what_the_manager_says(detail: str | None, result: str) -> None:
-    assert look(a_record(), detail).result == result
+def test_the_oom_killer_as_the_manager_reports_it(detail: str | None, oom_killed: bool) -> None:
+    assert look(a_record(), detail).oom_killed is oom_killed
 
 
 def test_the_kernels_log_since_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -91,19 +91,19 @@ def test_the_gate_of_the_record_says_how_much(home: Path, server: Server) -> Non
     assert server.bodies("/v1/chat/completions") == []
 
 
-def test_what_is_not_proven_is_one_sentence_a_line(home: Path, server: Server) -> None:
+def test_each_problem_is_a_line(home: Path, server: Server) -> None:
     params = changed(server.answers["/props"], "default_generation_settings", "params", "temperature", to=0.5)
     server.answers["/props"] = changed(params, "default_generation_settings", "n_ctx", to=512)
     lines = refused(home, record(home, server, log=f"{NO_GPU}\n")).split("\n")
-    assert lines[0].startswith("Failed at the proof: the server samples with temperature 0.5")
-    assert lines[1].startswith("a slot holds 512 tokens")
+    assert lines[0].startswith("Failed at the proof: The server samples with temperature 0.5")
+    assert lines[1].startswith("A slot holds 512 tokens")
     assert len(lines) == 2
     assert all(line.endswith(".") for line in lines)
 
 
 def test_a_server_that_ended_meanwhile_and_what_its_log_says(home: Path, server: Server) -> None:
     said = refused(home, record(home, server, log="CUDA error: unspecified launch failure\n", exit_status=134))
-    assert said.startswith("Failed at the proof: /v1/chat/completions answered HTTP 500 instead of 200: ")
+    assert said.startswith("Failed at the proof: /v1/chat/completions returned HTTP 500 instead of 200: ")
     assert "\nIts log says: A GPU failed while llama-server used it." in said
 
 
@@ -132,8 +132,8 @@ def test_on_its_gpu(home: Path, server: Server) -> None:
 def test_on_the_cpu_is_said_with_what_the_log_knows(home: Path, server: Server, cards: list[Gpu]) -> None:
     cards[0] = Gpu(0, uuid="GPU-0")
     lines = refused(home, on(home, server, "GPU-0", log=f"{NO_GPU}\n")).split("\n")
-    assert lines[0].startswith("Failed at the proof: it runs on the CPU")
-    assert lines[1].startswith("Its log says: There is no GPU in the container")
+    assert lines[0].startswith("Failed at the proof: The server runs on the CPU")
+    assert lines[1].startswith("Its log says: The container has no GPU")
 
 
 def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +145,6 @@ def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytes
 
     broken(gpu.NvmlUnavailable("the driver does not answer"))
     said = refused(home, on(home, server, "GPU-0"))
-    assert said == "Failed at the proof: whether it runs on its GPUs cannot be seen: the driver does not answer."
+    assert said.endswith(": Whether the server uses its GPUs cannot be checked: the driver does not answer.")
     broken(gpu.PynvmlMissing("no library"))
     assert prove.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"] is None

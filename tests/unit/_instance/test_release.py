@@ -272,7 +272,7 @@ def test_the_gate_tells_why_from_the_log_of_this_start(
     )
     with pytest.raises(prove.GateFailed) as error:
         gate.gate(there, changed, 5, {})
-    assert "exit status 1. Its cause is not recognised here. The log says:\n    cudaMalloc failed" in str(error.value)
+    assert "exit status 1. The cause is not a known one. The log shows:\n    cudaMalloc failed" in str(error.value)
     assert "old" not in str(error.value)
 
 
@@ -285,5 +285,5 @@ def test_a_state_file_of_another_shape_is_none(
     there = place(tmp_path, Fake())
     Path(there.folder, "running.json").write_text(content)
     changed["launch"]["url"] = "http://127.0.0.1:9"
-    with pytest.raises(prove.GateFailed, match="did not answer 200 within 5 s: nothing answers"):
+    with pytest.raises(prove.GateFailed, match="did not return 200 within 5 s: nothing answers"):
         gate.gate(there, changed, 5, {})

@@ -56,6 +56,7 @@ def test_every_page_is_named_by_the_first() -> None:
     "cause", [*causes.CAUSES, causes.OOM, causes.XID, *causes.STATUSES.values()], ids=lambda cause: cause.name
 )
 def test_every_cause_stands_in_troubleshooting(cause: Cause) -> None:
-    """Its sentence, with … for what is found, and its remedy, in one row."""
-    said = re.sub(r"(\{\w+\})+", "…", cause.says.replace("{xid}", ""))
-    assert f"| {said} | {cause.remedy} |\n" in (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    """Its text and detail, with … for each value, and its remedy, in one row."""
+    template = f"{cause.text}: {cause.detail}" if cause.detail else cause.text
+    said = re.sub(r"\{\w+\}", "…", template)
+    assert f"| {said}. | {cause.remedy} |\n" in (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")

@@ -103,8 +103,8 @@ def test_the_gates_options_are_refused_with_the_others(run_module: RunModule, op
     wrong = {"port": 70000, "gate_prompts": prompts, "max_slowdown": "fast", "gate_prompt_tokens": -1}
     said = run_module(llamacpp_instance, {**options, **wrong}, check=True)["msg"]
     assert "port: 70000" in said
-    assert "gate_prompts: entry 1: the pattern '(4' is no regular expression of Python's" in said
-    assert "max_slowdown: 'fast' has to be 1% to 99%" in said
+    assert "gate_prompts: entry 1: the pattern '(4' is not a Python regular expression" in said
+    assert "max_slowdown: 'fast' is not a percentage from 1% to 99%" in said
     assert "gate_prompt_tokens: -1 is out of range" in said
 
 

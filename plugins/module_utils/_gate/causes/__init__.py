@@ -1,81 +1,76 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All known causes of a failed start, in the order in which they are looked for; and those that no line tells. Data.
+"""All known causes of a failed start, in the order in which they are searched, and those that no log line shows.
 
-Private to gpufleet.llamacpp; may change at any time.
+Private to gpufleet.llamacpp; may change at any time. To add a cause, add it to a table of this folder, and a recorded
+log to tests/unit/_gate/failures.txt.
 """
 
 from __future__ import annotations
 
-import re
-
 from . import container
 from . import model as model_causes
 from . import server as server_causes
-from .cause import Cause
+from .cause import cause
 
+# Searched in the log of the start: the first cause with a matching line is the one.
 CAUSES = (
     *container.CONTAINER,
-    *server_causes.SERVER,  # the arguments are read, and the port is taken, before the model is loaded
+    *server_causes.SERVER,  # arguments are parsed and the port is bound before the model is loaded
     *model_causes.MODEL,
     *server_causes.DEVICE,
     *server_causes.CONTEXT,
     *server_causes.WEAK,
 )
-# What no line of the log says.
-NEVER = re.compile(r"(?!)")
 
-# By exit status, where no line of the log says more. Above 128 it is the signal that ended the process.
+# By exit status, where the log shows no cause. Above 128 it is 128 plus the signal that ended the process.
 STATUSES = {
-    78: Cause(
+    78: cause(
         "configuration",
-        NEVER,
-        "The runner refuses to start it, as starting again would not help.",
-        "Do what the last line of the log says.",
+        text="The runner refuses to start the server, because another try would fail in the same way",
+        remedy="The last line of the log shows what to correct.",
     ),
-    132: Cause(
+    132: cause(
         "illegal instruction",
-        NEVER,
-        "llama-server was ended by an illegal instruction (SIGILL): the image is built for a newer CPU than this one.",
-        "Use an image that is built for this CPU (GGML_NATIVE off, or with all CPU variants).",
+        text="llama-server executed an illegal instruction (SIGILL): the image is built for a newer CPU than this one",
+        remedy="Use an image built for this CPU (GGML_NATIVE off, or with all CPU variants).",
     ),
-    134: Cause(
+    134: cause(
         "abort",
-        NEVER,
-        "llama-server aborted itself (SIGABRT){xid}; it does so after an error of CUDA, and where it meets what it "
-        "cannot handle.",
-        "The lines above its end say at what; a newer or the former image may not have the fault.",
+        text="llama-server aborted (SIGABRT), as it does after a CUDA error or another error that it cannot handle",
+        remedy="The last lines of the log show the error. Try a newer image, or the previous one.",
     ),
-    135: Cause(
+    135: cause(
         "bus error",
-        NEVER,
-        "llama-server lost a file under its feet (SIGBUS): the image or the model was changed in place or cut short "
-        "while it was in use, or its disk failed.",
-        "Bring both again under new names or by renaming, never by writing into them.",
+        text="llama-server lost access to a file that it uses (SIGBUS): the image or the model was changed in place, "
+        "or its disk failed",
+        remedy="Put both there again, under new names or by renaming. Never write into a file that is in use.",
     ),
-    137: Cause(
+    137: cause(
         "killed",
-        NEVER,
-        "llama-server was killed (SIGKILL) by somebody or something else than its manager.",
-        "The kernel's log says whether memory was short; otherwise see who ended it.",
+        text="llama-server was killed (SIGKILL), and not by its manager",
+        remedy="The kernel log shows whether memory was short. Otherwise find out who killed it.",
     ),
-    139: Cause(
+    139: cause(
         "crash",
-        NEVER,
-        "llama-server crashed (SIGSEGV), which is a fault of its build or of a damaged model.",
-        "Compare the model's sha256; use another image.",
+        text="llama-server crashed (SIGSEGV): its build has a defect, or the model is damaged",
+        remedy="Compare the model's sha256, and try another image.",
     ),
 }
-OOM = Cause(
+
+# Searched in the kernel's log.
+OOM = cause(
     "OOM killer",
-    re.compile(r"(?i)out of memory|oom-kill|killed process|oom_reaper"),
-    "llama-server was killed because memory was short on the host ({oom}): {memory}.",
-    "Put more layers on the GPUs, use a smaller --cache-ram or context, raise the unit's MemoryMax, or end what else "
-    "takes memory.",
+    r"(?i)out of memory|oom-kill|killed process|oom_reaper",
+    text="The kernel killed llama-server, because the host was out of memory or the unit reached its memory limit",
+    detail="{memory_free} free now",
+    remedy="Put more layers on the GPUs, use a smaller --cache-ram or context, raise the unit's MemoryMax, or end "
+    "other programs.",
 )
-XID = Cause(
-    "GPU lost",
-    re.compile(r"NVRM: Xid"),
-    "A GPU failed{xid}.",
-    "A GPU that is lost needs a reset or a reboot; see nvidia-smi before the instance is started again.",
+XID = cause(
+    "GPU failed",
+    r"NVRM: Xid",
+    text="A GPU failed",
+    detail="{xid}",
+    remedy="Check nvidia-smi before you start the instance again. A lost GPU needs a reset or a reboot.",
 )

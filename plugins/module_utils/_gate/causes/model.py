@@ -1,106 +1,112 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why llama-server does not load a model file, in its own words (builds 10434, 11434 and 11669). Data.
+"""Causes in the model file: messages of llama-server (builds 10434, 11434 and 11669) that refuses to load it.
 
-Private to gpufleet.llamacpp; may change at any time. Most were brought about with the real program and a broken file.
+Private to gpufleet.llamacpp; may change at any time. Most were recorded from the real program with a broken file.
 """
 
 from __future__ import annotations
 
 from .cause import cause
 
-NEWER = "Use a newer image, or a file that was made for this one."
-AGAIN = "Fetch the file again (gguf_model, which checks it), then run the task again."
+NEWER_IMAGE = "Use a newer image, or a model file that was made for this version of llama.cpp."
+FETCH_AGAIN = "Fetch the model again with gguf_model, which verifies it, and run the task again."
 
-# What is the more special stands before what follows from it.
+# A specific cause stands before the general ones that follow from it.
 MODEL = (
     cause(
         "part missing",
         r"failed to load GGUF split from (?P<file>\S+)",
-        "A part of the split model cannot be loaded: {file}.",
-        "All parts have to lie in one folder under their own names: fetch the missing one with gguf_model.",
+        text="llama-server cannot load {file}, a part of the split model",
+        remedy="All parts must be in one folder and keep their names: fetch the missing one with gguf_model.",
     ),
     cause(
         "not the first part",
         r"illegal split file idx: (?P<number>\d+) \(file: (?P<file>[^)]+)\)",
-        "{file} is not the first part of its model, and llama-server has to be given that one.",
-        "Name the first part, ...-00001-of-..., in model.",
+        text="{file} is not the first part of its model, and llama-server needs the first one",
+        remedy="Set model to the first part, ...-00001-of-....",
     ),
     cause(
         "part renamed",
         r"invalid split file name: (?P<file>\S+)",
-        "{file} is part of a split model, and its name does not say which.",
-        "Give the parts back the names that they came with, ...-00001-of-0000N.gguf.",
+        text="{file} is a part of a split model, and its name does not show which one",
+        remedy="Give all parts their original names, ...-00001-of-0000N.gguf.",
     ),
     cause(
         "parts mixed",
-        r"invalid split file idx|corrupted model: (?P<wanted>\d+) tensors expected but (?P<found>\d+) found",
-        "The parts of the split model do not belong together (tensors expected {wanted}, found {found}).",
-        AGAIN,
+        r"invalid split file idx|corrupted model: (?P<expected>\d+) tensors expected but (?P<found>\d+) found",
+        text="The parts of the split model do not belong together",
+        detail="they have {found} tensors, expected are {expected}",
+        remedy=FETCH_AGAIN,
     ),
     cause(
         "model missing",
         r"failed to open GGUF file '?(?P<file>[^'(]+?)'? \(?No such file or directory",
-        "There is no file {file} for llama-server.",
-        "Fetch it with gguf_model, or correct the path; a path inside the container comes from model and binds.",
+        text="llama-server does not find the file {file}",
+        remedy="Fetch it with gguf_model, or correct the path. Paths inside the container come from model and binds.",
     ),
     cause(
         "model not readable",
-        r"failed to open GGUF file '?(?P<file>[^'(]+?)'? \(?(?P<said>Permission denied|[A-Z][a-z ]+)",
-        "{file} cannot be opened by llama-server: {said}.",
-        "Let the user that the server runs as read it, and pass through its folders (chmod o+rX).",
+        r"failed to open GGUF file '?(?P<file>[^'(]+?)'? \(?(?P<reason>Permission denied|[A-Z][a-z ]+)",
+        text="llama-server cannot open {file}",
+        detail="{reason}",
+        remedy="Let the user that the server runs as read it and enter its folders (chmod o+rX).",
     ),
     cause(
         "model too new",
         r"this GGUF file is version (?P<found>\d+) but this software only supports up to version (?P<known>\d+)",
-        "The model is a GGUF of version {found}, and the llama-server in this image reads up to {known}.",
-        NEWER,
+        text="The model file has GGUF version {found}, and the llama-server in this image reads versions up to {known}",
+        remedy=NEWER_IMAGE,
     ),
     cause(
         "model type too new",
-        r"tensor '(?P<tensor>[^']+)' (?:of type (?P<type>\d+)|has invalid ggml type (?P<also>\d+))",
-        "The model has tensors of a kind ({type}{also}) that the llama-server in this image does not know, {tensor} "
-        "for one: the image is too old for it, or the file is damaged.",
-        NEWER,
+        r"tensor '(?P<tensor>[^']+)' of type (?P<type>\d+)",
+        r"tensor '(?P<tensor>[^']+)' has invalid ggml type (?P<type>\d+)",
+        text="The tensor {tensor} of the model has type {type}, which the llama-server in this image does not know: "
+        "the image is too old for this model, or the file is damaged",
+        remedy=NEWER_IMAGE,
     ),
     cause(
         "not a GGUF",
         r"invalid magic characters: '(?P<found>[^']*)'",
-        "The model is no GGUF: its file begins with {found}, where a GGUF begins with GGUF. A web page or a pointer of "
-        "Git LFS ('vers') may have come instead of the file.",
-        AGAIN,
+        text="The model is not a GGUF file: it starts with '{found}' instead of 'GGUF'",
+        remedy="The download may have stored a web page or a Git LFS pointer (which starts with 'vers'). "
+        + FETCH_AGAIN,
     ),
     cause(
         "empty model",
         r"failed to read magic",
-        "The model is no GGUF: its file is empty, or a folder.",
-        AGAIN,
+        text="The model is not a GGUF file: it is empty, or a folder",
+        remedy=FETCH_AGAIN,
     ),
     cause(
         "model truncated",
-        r"tensor '(?P<tensor>[^']+)' data is not within the file bounds|failed to read (?P<what>key-value pairs|tensor "
-        r"info|tensor data|header)|unexpectedly reached end of file",
-        "The model is cut short or damaged: its file ends before all of it has come ({what}{tensor}).",
-        AGAIN,
+        r"tensor '(?P<place>[^']+)' data is not within the file bounds|unexpectedly reached end of file",
+        r"failed to read (?P<place>key-value pairs|tensor info|tensor data|header)",
+        text="The model file is incomplete or damaged",
+        detail="it ends before the end of {place}",
+        remedy=FETCH_AGAIN,
     ),
     cause(
         "architecture unknown",
         r"unknown model architecture: '(?P<found>[^']+)'",
-        "The image is too old for the model: its llama-server does not know the architecture {found}.",
-        NEWER,
+        text="The image is too old for the model: its llama-server does not know the architecture {found}",
+        remedy=NEWER_IMAGE,
     ),
     cause(
         "tokenizer unknown",
-        r"unknown (?P<what>pre-tokenizer type|tokenizer): '?(?P<found>[^']+)'?",
-        "The image is too old for the model: its llama-server does not know the {what} {found}.",
-        NEWER,
+        r"unknown (?P<kind>pre-tokenizer type|tokenizer): '?(?P<found>[^']+)'?",
+        text="The image is too old for the model: its llama-server does not know the {kind} {found}",
+        remedy=NEWER_IMAGE,
     ),
     cause(
         "tensor missing",
-        r"tensor '(?P<tensor>[^']+)' not found|missing tensor '(?P<also>[^']+)'|key not found in model: (?P<key>\S+)|"
-        r"wrong number of tensors|has wrong shape",
-        "The model and the llama-server in this image do not fit: it lacks {tensor}{also}{key}. It was made for "
-        "another version of llama.cpp, or is damaged.",
-        "Use a newer image, or fetch the model as it is published today.",
+        r"tensor '(?P<missing>[^']+)' not found",
+        r"missing tensor '(?P<missing>[^']+)'",
+        r"key not found in model: (?P<missing>\S+)|wrong number of tensors|has wrong shape",
+        text="The model does not fit the llama-server in this image",
+        detail="it has no {missing}",
+        remedy="The file was made for another version of llama.cpp, or is damaged: use a newer image, or fetch the "
+        "model as it is published today.",
     ),
 )

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a server is on its GPUs. No GPU is needed: what NVML would say is written down in each test."""
+"""The server on its GPUs. What NVML would show is written in each test, so no GPU is needed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.gpu_proof import compare
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.checks.gpu_proof import GpuProof, compare
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
 
 MIB = 1 << 20
@@ -16,7 +16,7 @@ OURS = frozenset({11, 12})
 
 
 def gpus(*held: int | None, pid: int = 11) -> list[Gpu]:
-    """Three GPUs with so many MiB of process ``pid`` on each; None: it is not there."""
+    """GPUs with so many MiB of process ``pid`` on each; None: the process does not use it."""
     return [
         Gpu(
             index=index,
@@ -35,7 +35,11 @@ def plan(*need: int, source: str = "llama-fit-params", adapts: bool = False) -> 
     return {"gpus": rows, "source": source, "adapts": adapts}
 
 
-def test_it_is_where_it_should_be() -> None:
+def texts(proof: GpuProof) -> list[str]:
+    return [problem.text for problem in proof.problems]
+
+
+def test_on_its_gpus() -> None:
     proof = compare(plan(6000, 6000), ASKED, gpus(6100, 5900, None), OURS)
     assert proof.problems == ()
     assert proof.rows == (
@@ -44,30 +48,30 @@ def test_it_is_where_it_should_be() -> None:
     )
 
 
-def test_on_the_cpu_in_these_words() -> None:
+def test_on_the_cpu() -> None:
     proof = compare(plan(6000, 6000), ASKED, gpus(6000, 6000, None, pid=13), OURS)
-    assert proof.problems == ("it runs on the CPU: no process of it is on GPU 0, 1",)
+    assert texts(proof) == ["The server runs on the CPU: none of its processes is on GPU 0, 1"]
 
 
 def test_on_one_of_two() -> None:
     proof = compare(plan(6000, 6000), ASKED, gpus(6000, None, None), OURS)
-    assert proof.problems == ("no process of it is on GPU 1, which it was given",)
+    assert texts(proof) == ["The server does not use GPU 1, which it was given"]
 
 
-def test_on_one_that_was_not_asked_for() -> None:
+def test_on_a_gpu_that_it_was_not_given() -> None:
     proof = compare(plan(6000, 6000), ASKED, gpus(6000, 6000, 300), OURS)
-    assert proof.problems == ("it is on GPU 2 (GPU-2) too, which was not asked for",)
+    assert texts(proof) == ["The server also uses GPU 2 (GPU-2), which it was not given"]
     assert proof.rows[2]["held"] == 300 * MIB
 
 
-def test_a_server_for_the_cpu_is_on_none() -> None:
+def test_a_server_for_the_cpu_uses_none() -> None:
     assert compare(plan(), (), gpus(None, None, None), OURS).problems == ()
     assert compare(plan(), (), gpus(1, None, None), OURS).problems != ()
 
 
-def test_a_gpu_that_was_lost_meanwhile() -> None:
+def test_a_lost_gpu() -> None:
     proof = compare(plan(6000, 6000), ASKED, gpus(6000), OURS)
-    assert proof.problems == ("the GPU GPU-1, which was asked for, does not answer any more",)
+    assert texts(proof) == ["The GPU GPU-1 of the server does not answer any more"]
 
 
 @pytest.mark.parametrize(
@@ -76,31 +80,31 @@ def test_a_gpu_that_was_lost_meanwhile() -> None:
         (6000, 6890, "llama-fit-params", True),
         (6000, 6910, "llama-fit-params", False),
         (6000, 5090, "llama-fit-params", False),
-        # CUDA's own part is flat: a small model may be further away.
+        # CUDA's own memory is a fixed amount, so a small model may differ more.
         (1000, 1510, "llama-fit-params", True),
         (1000, 1520, "llama-fit-params", False),
         (6000, 3010, "estimate", True),
         (6000, 2990, "estimate", False),
     ],
 )
-def test_how_far_from_the_plan(planned: int, held: int, source: str, good: bool) -> None:
+def test_how_much_may_differ_from_the_plan(planned: int, held: int, source: str, good: bool) -> None:
     proof = compare(plan(planned, source=source), ASKED[:1], gpus(held), OURS)
     assert (proof.problems == ()) is good
     if not good:
-        assert f"it holds {held} MiB on GPU 0, and {planned} MiB were planned ({source})" in proof.problems[0]
+        assert f"The server uses {held} MiB on GPU 0, planned are {planned} MiB ({source})" in texts(proof)[0]
 
 
-def test_where_llama_server_may_take_less_only_its_presence_counts() -> None:
+def test_a_server_that_adapts_its_memory_only_has_to_be_there() -> None:
     assert compare(plan(6000, 6000, adapts=True), ASKED, gpus(600, 600), OURS).problems == ()
     assert compare(None, ASKED, gpus(600, 600), OURS).problems == ()
     assert compare(None, ASKED, gpus(600, None), OURS).problems != ()
 
 
-def test_a_gpu_that_gets_nothing_by_plan_needs_no_process() -> None:
+def test_a_gpu_without_planned_memory_needs_no_process() -> None:
     assert compare(plan(6000, 0), ASKED, gpus(6000, None), OURS).problems == ()
 
 
-def test_memory_that_nvml_does_not_tell_is_not_compared() -> None:
+def test_memory_that_nvml_hides_is_not_compared() -> None:
     hidden = [Gpu(index=0, uuid="GPU-0", processes=(GpuProcess(11, None, None, None),))]
     assert compare(plan(6000), ASKED[:1], hidden, OURS).problems == ()
 

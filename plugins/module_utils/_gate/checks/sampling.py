@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a server samples as its arguments say, where a request does not say otherwise. Pure, over /props.
+"""Check: the server's default sampling values are those of its arguments.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -11,11 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .._llama.argv import value_of
-from .client import WRONG_SHAPE, wrong_shape
+from ..._llama.argv import value_of
+from ..._result import Problem
+from ..client import WRONG_FORMAT, NotProven, wrong_format
+from ..server import Server
 
-# Key in default_generation_settings.params -> spellings of the option (llama.cpp common/arg.cpp, server-task.cpp);
-# each was set to another value than its default and read back from a server of build 11669.
+# Key in default_generation_settings.params -> spellings of the option (llama.cpp common/arg.cpp, server-task.cpp).
+# Each was set to a value that is not its default, and read back from a server of build 11669.
 OPTIONS = {
     "temperature": ("--temp", "--temperature"),
     "top_k": ("--top-k",),
@@ -40,29 +42,37 @@ OPTIONS = {
     "mirostat": ("--mirostat",),
     "mirostat_eta": ("--mirostat-lr",),
     "mirostat_tau": ("--mirostat-ent",),
-    "seed": ("-s", "--seed"),
+    "seed": ("--seed", "-s"),
 }
-# A float32 has 24 bits, so its nearest value is off by less than this part of it.
+# A float32 has 24 bits, so its rounding error is a smaller fraction than this.
 FLOAT32 = 1e-6
-# A number below zero that stands for another one, where llama-server writes the other one out.
+# llama-server writes a negative seed as an unsigned number.
 SEED_BITS = 2**32
 
 
+def check(server: Server) -> dict[str, Any]:
+    """Compare /props with the arguments. A key that this build does not report is not compared."""
+    problems = _differences(server.expected.arguments, server.props)
+    if problems:
+        raise NotProven(*problems)
+    return {}
+
+
 def expected(arguments: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Of every sampling option that is given, by the key of /props: its name and its value."""
+    """Option and value by key of /props, for every sampling option in the arguments."""
     found = {}
     for key, names in OPTIONS.items():
         text = value_of(arguments, *names)
         try:
             value = None if text is None else float(text)
         except ValueError:
-            continue  # llama-server has refused it, or reads more into it than is known here
+            continue  # llama-server rejects it, or reads it in a way that is not known here
         if value is not None:
-            found[key] = (names[-1] if names[0] == "-s" else names[0], _meant(key, value))
+            found[key] = (names[0], _as_reported(key, value))
     return found
 
 
-def _meant(key: str, value: float) -> float:
+def _as_reported(key: str, value: float) -> float:
     if key == "temperature":
         return max(value, 0.0)
     if key == "seed":
@@ -70,19 +80,21 @@ def _meant(key: str, value: float) -> float:
     return value
 
 
-def problems(arguments: Sequence[str], props: Any) -> list[str]:
-    """What differs; a key that this build does not show is not compared. Raises NotProven for another shape."""
+def _differences(arguments: Sequence[str], props: Any) -> list[Problem]:
     try:
         params = props["default_generation_settings"]["params"]
         return [
-            f"the server samples with {key} {params[key]}, started with {name} {value:g}. Something that comes later "
-            "says otherwise: the option a second time in args, or LLAMA_ARG_* in env"
-            for key, (name, value) in expected(arguments).items()
+            Problem(
+                "",
+                f"The server samples with {key} {params[key]}, expected is {value:g} of {option}",
+                "A later setting overrides it: the option a second time in args, or LLAMA_ARG_* in env.",
+            )
+            for key, (option, value) in expected(arguments).items()
             if key in params and not _same(float(params[key]), value)
         ]
-    except WRONG_SHAPE as error:
-        raise wrong_shape("/props", props) from error
+    except WRONG_FORMAT as error:
+        raise wrong_format("/props", props) from error
 
 
-def _same(found: float, wanted: float) -> bool:
-    return math.isclose(found, wanted, rel_tol=FLOAT32, abs_tol=FLOAT32)
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=FLOAT32, abs_tol=FLOAT32)

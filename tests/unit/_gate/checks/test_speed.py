@@ -7,20 +7,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import speed
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import Client, NotProven
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.checks import speed
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import ApiClient, NotProven
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import STREAM, Server, piece
 
 
 def measure(server: Server) -> dict[str, float | None]:
-    return speed.measure(Client(server.url, None), 5)
+    return speed.measure(ApiClient(server.url, None), 5)
 
 
 def test_the_servers_own_rate(server: Server) -> None:
     assert measure(server)["tokens_per_second"] == 200.0
 
 
-def test_a_build_that_tells_no_rate(server: Server) -> None:
+def test_a_build_that_reports_no_rate(server: Server) -> None:
     server.stream = STREAM[:-1]
     rate = measure(server)["tokens_per_second"]
     assert rate is None or rate > 0
@@ -28,21 +28,21 @@ def test_a_build_that_tells_no_rate(server: Server) -> None:
     assert measure(server)["tokens_per_second"] is None
 
 
-def test_the_first_token_of_a_model_that_thinks(server: Server) -> None:
+def test_the_first_token_of_a_model_that_reasons(server: Server) -> None:
     server.stream = (piece(role="assistant", content=None), piece(reasoning_content="hm"))
     assert measure(server)["time_to_first_token"] is not None
 
 
 def test_a_stream_without_text(server: Server) -> None:
     server.stream = (STREAM[0], *STREAM[3:])
-    with pytest.raises(NotProven, match="ended without a single piece of text"):
+    with pytest.raises(NotProven, match="^The streamed completion has no text"):
         measure(server)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"choices": [{}]}, {"choices": [{"delta": []}]}, {"choices": 7}], ids=str)
-def test_pieces_of_another_shape(server: Server, wrong: object) -> None:
+def test_events_of_another_format(server: Server, wrong: object) -> None:
     server.stream = (STREAM[1], wrong)
-    with pytest.raises(NotProven, match="a piece of the answer has not the shape"):
+    with pytest.raises(NotProven, match="An event of the answer is not in the format of llama-server"):
         measure(server)
 
 
@@ -83,12 +83,12 @@ def best(rates: Sequence[float | None], last: float | None, allowed: float | Non
         ([None, 90.0], 100.0, 0.1, (None, 1)),
     ],
 )
-def test_what_seems_slow_is_measured_again(
+def test_a_slow_server_is_measured_again(
     rates: Sequence[float | None], last: float | None, allowed: float | None, expected: tuple[float | None, int]
 ) -> None:
     assert best(rates, last, allowed) == expected
 
 
-def test_what_stays_slow_is_refused_with_its_best() -> None:
-    with pytest.raises(NotProven, match="it makes 70 tokens per second, best of 3, and the release of 2026 made 100: "):
+def test_a_server_that_stays_slow() -> None:
+    with pytest.raises(NotProven, match=r"generates 70 tokens per second \(best of 3\), 30 % less than the 100"):
         best([50.0, 70.0, 60.0], 100.0, 0.1)
