@@ -19,6 +19,7 @@ from .._artifact.image.resolve import Image
 from .._artifact.image.signature import Run
 from .._gate import options as gate_options
 from .._host import manager as managers
+from .._llama.probe import FactsCache
 from .._preflight import check as preflight
 from .._preflight import files as needed_files
 from .._preflight import memory, resources, service_user, setuid
@@ -58,6 +59,11 @@ class Request:
     def state(self) -> str:
         """The wanted state."""
         return str(self.params["state"])
+
+    @property
+    def cache(self) -> FactsCache:
+        """What is known of the home's images; check mode writes nothing there."""
+        return FactsCache(self.home, writes=not self.check)
 
     @property
     def image_sha256(self) -> str | None:
@@ -212,7 +218,7 @@ def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> Answer:
     actions = case.image.actions
     if not request.check:
         # The running server keeps its own file, so this touches nothing; only now can the image be asked anything.
-        brought = replace(case, image=images.bring(case.image, request.run, network))
+        brought = replace(case, image=images.bring(case.image, request.run, network, request.cache.put))
         decision = _decide_again(brought) if actions else decision
         case = brought
     resource = _apply_and_describe(case, decision)
@@ -263,7 +269,7 @@ def _case(request: Request, spec: Spec, gate: dict[str, Any], network: Network) 
 def _decide(case: Case) -> Decision:
     """Observe and plan; raises Refusal with every problem."""
     request, spec, last = case.request, case.spec, case.last
-    found = needed_files.look(spec, request.run, last, case.image)
+    found = needed_files.look(spec, request.run, last, case.image, request.cache.put)
     room = resources.of_record(spec, last)
     decision = _compare(case, found, room) if room else None
     if decision is None or "start" in plan.kinds(decision.steps):
@@ -299,10 +305,10 @@ def _check(case: Case, found: needed_files.Survey, room: resources.Room, decisio
     host = preflight.Host(
         home=place.home,
         run=request.run,
+        cache=request.cache,
         our_runner=observe.running(case.former or place).get("runner_pid"),
         image_sha256=launch["image_sha256"],
         driver=room.driver,
-        remember=not request.check,
     )
     said = preflight.check(
         spec, launch["argv"], host, kinds=kinds, asks_image=can_ask, min_build=request.params["min_build"]

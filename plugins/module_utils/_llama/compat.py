@@ -7,14 +7,14 @@ Private to gpufleet.llamacpp; may change at any time. Rules: NVIDIA, CUDA Compat
 
 from __future__ import annotations
 
-from .probe import ImageSays, build_number
+from .probe import ServerFacts, build_number
 
 # The first release of llama.cpp after what is known to be wrong was mended (b10621, v0.3.0, August 2026): among others
 # CVE-2026-21869, which a request alone can use, CVE-2026-27940 and the readers of model files of that summer.
 ADVISED_BUILD = 10621
 
 
-def build_problems(said: ImageSays, image: str, least: int | None) -> tuple[list[str], list[str]]:
+def build_problems(said: ServerFacts, image: str, least: int | None) -> tuple[list[str], list[str]]:
     """Problems and warnings about the build; ``least`` is the lowest that the operator allows."""
     found = build_number(said.build)
     if least is None:
@@ -35,7 +35,7 @@ def build_problems(said: ImageSays, image: str, least: int | None) -> tuple[list
     return [], []
 
 
-def driver_problems(said: ImageSays, image: str, driver: int | None) -> tuple[list[str], list[str]]:
+def driver_problems(said: ServerFacts, image: str, driver: int | None) -> tuple[list[str], list[str]]:
     """Problems and warnings about CUDA; ``driver`` is NVML's number for what the driver has, such as 12080."""
     if said.cuda is None or not driver:
         return [], []

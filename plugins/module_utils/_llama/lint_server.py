@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from .._artifact.image.inspect import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
 from .._host.runtime import Run
 from .argv import spelled
 from .lint import Use
 from .options import SIDE_EFFECTS
-from .probe import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
 
 ASKS = "--completion-bash"
 INVALID = "invalid argument: "

@@ -16,7 +16,7 @@ from .._host import ports, runner
 from .._host.runtime import Run
 from .._llama import compat, lint, lint_server
 from .._llama import probe as image_probe
-from .._llama.probe import ImageSays
+from .._llama.probe import FactsCache, ServerFacts
 from .._spec import record
 from .._spec.options import OWNED
 from .._spec.spec import Spec
@@ -47,10 +47,10 @@ class Host:
 
     home: str
     run: Run
+    cache: FactsCache
     our_runner: int | None = None
     image_sha256: str | None = None
     driver: int | None = None
-    remember: bool = False
 
 
 def check(
@@ -64,7 +64,7 @@ def check(
     """
     found = Findings()
     if not kinds:
-        said = image_probe.remembered(argv[argv.index(spec.image) + 1], home=host.home, sha256=host.image_sha256)
+        said = host.cache.get(host.image_sha256, argv[argv.index(spec.image) + 1])
         if said and min_build is not None:
             found.add(*compat.build_problems(said, spec.image, min_build))
         return found
@@ -72,9 +72,7 @@ def check(
         found.add([*port_problems(spec, host.home, host.our_runner), *address_problems(spec)])
     found.add(*pitfalls.check(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
     if asks_image:
-        said = image_probe.look(
-            argv, spec.image, host.run, home=host.home, sha256=host.image_sha256, remember=host.remember
-        )
+        said = image_probe.probe(argv, spec.image, host.run, host.cache, host.image_sha256)
         found.add(*compat.build_problems(said, spec.image, min_build))
         if spec.gpus:
             found.add(*compat.driver_problems(said, spec.image, host.driver))
@@ -124,7 +122,7 @@ def address_problems(spec: Spec) -> list[str]:
     return problems
 
 
-def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tuple[list[str], list[str]]:
+def _arguments(spec: Spec, argv: Sequence[str], said: ServerFacts, run: Run) -> tuple[list[str], list[str]]:
     """Problems and warnings of the command line: what can be seen in the image's help, then what its parser says."""
     server = argv.index(spec.image) + 1
     begin, words = argv[: server + 1], argv[server + 1 :]

@@ -18,6 +18,7 @@ from typing import Any
 
 from .._artifact.image import resolve as images
 from .._artifact.image import sif
+from .._artifact.image.inspect import Remember
 from .._artifact.image.resolve import Image
 from .._artifact.model import observe as model_observe
 from .._gguf import file as gguf
@@ -41,7 +42,7 @@ class Survey:
     problems: tuple[str, ...]
 
 
-def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image) -> Survey:
+def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image, remember: Remember) -> Survey:
     """Look at runtime, image and model. ``last`` is the instance's record.
 
     Raises OSError, and FileChanged for a file that is being written to.
@@ -57,7 +58,7 @@ def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image) -> 
         )
     known = last or {}
     model = _model(spec, known.get("model"), missing, problems)
-    found, absent, wrong = images.facts(image, spec.server_path, run, program, known.get("image") or {})
+    found, absent, wrong = images.facts(image, spec.server_path, run, program, known.get("image") or {}, remember)
     missing += absent
     problems += wrong
     if spec.api_key_file and not os.path.exists(spec.api_key_file):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
+
 HELP = """----- common params -----
 
 -h,    --help, --usage                  what there is
@@ -79,12 +81,11 @@ class Image:
 
     def __call__(self, argv: Sequence[str]) -> tuple[int, str, str]:
         self.asked.append(list(argv))
-        if argv[-1] == "--help":
-            return self.help_code, self.text, "it does not start"
-        if argv[-1] == "--version":
-            return 0, "", "version: 0.7.0 (build 11669, commit Debian)\nbuilt for Linux\n"
         if "/bin/sh" in argv:
-            return 0, self.inside, ""
+            server = argv[argv.index("sh") + 1] or "/usr/bin/llama-server"
+            version = (0, "version: 0.7.0 (build 11669, commit Debian)\nbuilt for Linux")
+            help_text = (self.help_code, "" if self.help_code else self.text)
+            return 0, printed(server, version, help_text, self.inside), "it does not start"
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer[0], "", answer[1]
 

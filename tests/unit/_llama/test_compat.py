@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import compat
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import ImageSays
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import ServerFacts
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE
 
 
@@ -25,7 +25,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE
     ],
 )
 def test_the_build(build: str | None, least: int | None, problem: str, warning: str) -> None:
-    problems, warnings = compat.build_problems(ImageSays(build=build), IMAGE, least)
+    problems, warnings = compat.build_problems(ServerFacts(build=build), IMAGE, least)
     assert (len(problems), len(warnings)) == (bool(problem), bool(warning))
     assert all(problem in said and IMAGE in said for said in problems)
     assert all(warning in said and IMAGE in said for said in warnings)
@@ -45,13 +45,13 @@ def test_the_build(build: str | None, least: int | None, problem: str, warning: 
     ],
 )
 def test_the_driver(wants: tuple[int, int] | None, driver: int | None, problem: str, warning: str) -> None:
-    problems, warnings = compat.driver_problems(ImageSays(cuda=wants), IMAGE, driver)
+    problems, warnings = compat.driver_problems(ServerFacts(cuda=wants), IMAGE, driver)
     assert (len(problems), len(warnings)) == (bool(problem), bool(warning))
     assert all(problem in said for said in problems)
     assert all(warning in said for said in warnings)
 
 
 def test_an_image_with_libraries_for_older_drivers_is_not_refused() -> None:
-    problems, warnings = compat.driver_problems(ImageSays(cuda=(13, 0), compatible=True), IMAGE, 12080)
+    problems, warnings = compat.driver_problems(ServerFacts(cuda=(13, 0), compatible=True), IMAGE, 12080)
     assert problems == []
     assert "cuda/compat" in warnings[0]

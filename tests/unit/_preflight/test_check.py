@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import FactsCache
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import check as preflight
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
@@ -74,10 +75,11 @@ def test_a_port_that_needs_root_and_an_address_of_another_host(monkeypatch: pyte
 def check(home: str, image: Image, **changes: Any) -> preflight.Findings:
     options: dict[str, Any] = {"kinds": {"start"}, "asks_image": True, "min_build": None}
     options.update({key: changes.pop(key) for key in list(changes) if key in options})
-    about = {key: changes.pop(key) for key in list(changes) if key in ("driver", "remember", "image_sha256")}
+    about = {key: changes.pop(key) for key in list(changes) if key in ("driver", "image_sha256")}
+    cache = FactsCache(home, changes.pop("writes", False))
     spec = a_spec(**{"host": "127.0.0.1", "args": [], **changes})
     argv = a_launch(**{"host": "127.0.0.1", "args": [], **changes})["argv"]
-    return preflight.check(spec, argv, preflight.Host(home, image, **about), **options)
+    return preflight.check(spec, argv, preflight.Host(home, image, cache, **about), **options)
 
 
 def test_without_steps_nothing_is_asked(home: str) -> None:
@@ -127,9 +129,9 @@ def test_the_driver_does_not_matter_without_gpus(home: str) -> None:
 
 def test_what_an_image_says_is_remembered_but_not_in_check_mode(home: str, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
-    for remember, asked in ((False, 4), (True, 4), (True, 1)):
+    for writes, asked in ((False, 2), (True, 2), (True, 1)):
         image = Image()
-        check(home, image, remember=remember, image_sha256="ab" * 32)
+        check(home, image, writes=writes, image_sha256="ab" * 32)
         assert len(image.asked) == asked
 
 
@@ -164,7 +166,7 @@ def test_what_is_known_to_be_wrong_is_not_asked_about(home: str) -> None:
 def test_a_lowest_build_counts_for_what_runs_already(home: str, tmp_path: Path) -> None:
     """By what is remembered: no container is started for it."""
     (tmp_path / "shared").mkdir()
-    check(home, Image(), remember=True, image_sha256="ab" * 32)
+    check(home, Image(), writes=True, image_sha256="ab" * 32)
     image = Image()
     assert check(home, image, kinds=set(), image_sha256="ab" * 32).problems == []
     assert check(home, image, kinds=set(), image_sha256="cd" * 32, min_build=10**9).problems == []

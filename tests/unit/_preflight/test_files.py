@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import files as needed_files
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import spec
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import SERVER, params
 
@@ -34,7 +36,8 @@ class Host:
         self.model.parent.mkdir()
         self.model.write_bytes(build.model())
         self.image.write_bytes(SIF)
-        self.answer: tuple[int, str, str] = (0, SERVER + "\n", "")
+        self.answer: tuple[int, str, str] = (0, printed(SERVER), "")
+        self.readings: dict[str, Reading] = {}
         self.asked: list[list[str]] = []
 
     def run(self, argv: Sequence[str]) -> tuple[int, str, str]:
@@ -45,7 +48,12 @@ class Host:
         self, last: dict[str, Any] | None = None, digest: str | None = None, **changes: Any
     ) -> needed_files.Survey:
         options = params(image=str(self.image), model=str(self.model), binds=[], **changes)
-        return needed_files.look(spec.parse(options, "/h"), self.run, last, Image(str(self.image), sha256=digest))
+        return needed_files.look(
+            spec.parse(options, "/h"), self.run, last, self.found(digest), self.readings.__setitem__
+        )
+
+    def found(self, digest: str | None = None) -> Image:
+        return Image(str(self.image), sha256=digest)
 
     def record(self) -> dict[str, Any]:
         found = self.look()
@@ -125,7 +133,7 @@ def test_a_touched_image_is_read_and_is_the_same(host: Host) -> None:
 def test_a_replaced_image_is_asked_again(host: Host) -> None:
     last = host.record()
     host.image.write_bytes(SIF + b"2")
-    host.answer = (0, "/elsewhere/llama-server\n", "")
+    host.answer = (0, printed("/elsewhere/llama-server"), "")
     found = host.look(last)
     assert found.image and (found.image["sha256"], found.image["server_path"]) == (
         digest(SIF + b"2"),
@@ -205,7 +213,7 @@ def test_a_split_model(host: Host) -> None:
 
 def test_a_bind_that_is_not_there(host: Host) -> None:
     options = params(image=str(host.image), model=str(host.model), binds=["/nothing/there:/x"])
-    found = needed_files.look(spec.parse(options, "/h"), host.run, None, Image(str(host.image)))
+    found = needed_files.look(spec.parse(options, "/h"), host.run, None, host.found(), host.readings.__setitem__)
     assert found.missing == ("binds: /nothing/there is not there on the host. Make it, or take the bind out.",)
 
 

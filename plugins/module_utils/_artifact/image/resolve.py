@@ -28,6 +28,7 @@ from . import naming, sif
 from . import observe as image_observe
 from . import plan as image_plan
 from .fetch import Network
+from .inspect import Remember
 from .signature import Run
 from .sources import Origin, origin_of
 
@@ -238,20 +239,25 @@ def is_last(path: str | None, last: Mapping[str, Any]) -> bool:
     return seen.problem is None and seen.sha256 is not None and seen.sha256 == last.get("sha256")
 
 
-def bring(image: Image, run: Run, network: Network) -> Image:
+def bring(image: Image, run: Run, network: Network, remember: Remember) -> Image:
     """Have the image there; a running server keeps its own file. Raises Refusal, and leaves nothing behind then."""
     steps = image.steps
     if steps is None or not (steps.plan.bring or steps.plan.record):
         return image
     try:
-        applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network)
+        applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network, remember)
     except (image_plan.ImageError, FetchError) as error:
         raise Refusal([in_our_words(str(error))]) from error
     return replace(image, sha256=applied.image.sha256, steps=None, warnings=(*image.warnings, *applied.warnings))
 
 
 def facts(
-    image: Image, server_path: str | None, run: runtime.Run, program: str | None, last: Mapping[str, Any]
+    image: Image,
+    server_path: str | None,
+    run: runtime.Run,
+    program: str | None,
+    last: Mapping[str, Any],
+    remember: Remember,
 ) -> tuple[dict[str, Any] | None, list[str], list[str]]:
     """What the instance's record will have of the image, what is missing, and what is wrong with it.
 
@@ -279,7 +285,9 @@ def facts(
     known["digest"] = seen.source.get("digest")
     said = ""
     if not known.get("server_path"):
-        known["server_path"], said = runtime.find_server(run, program, image.path)
+        reading = image_inspect.read(image_inspect.container(program, image.path), None, run)
+        remember(seen.sha256, reading)
+        known["server_path"], said = reading.server, reading.failure[1] if reading.failure else ""
     found, missing, problems = _checked(image, _facts(image, stamp, seen.sha256, known))
     if known["server_path"] is None and server_path is None:
         problems.append(
