@@ -19,13 +19,18 @@ from dataclasses import dataclass, field
 from . import help as help_text
 from .argv import spelled
 from .help import Option
-from .options import FLOATS, INTEGERS, LAYERS, LISTS, OFF, ON, REPLACED
+from .options import LAYERS, LISTS, OFF, ON, REPLACED
 
 LOOKS_LIKE_OPTION = re.compile(r"--?[A-Za-z]")
 # What editors make of two dashes.
 LONG_DASHES = ("\u2012", "\u2013", "\u2014", "\u2212")
 WHOLE = re.compile(r"[+-]?\d+")
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# --help prints N for whole numbers and others, and a default with a point for the others: "(default: 0.80)".
+WHOLE_DEFAULT = re.compile(r"default: -?\d+(?![.\d])")
+DECIMAL_DEFAULT = re.compile(r"default: -?\d+\.\d+(?![.\d])")
+# The placeholder of one number; a list of numbers has commas.
+NUMBER_HINT = re.compile(r"[A-Z]+")
 REMOVED = "the argument has been removed."
 # How alike two names have to be, of 1, for one to be meant by the other.
 NEAR = 0.7
@@ -170,12 +175,14 @@ def _expected(option: Option, value: str) -> str | None:
     if limits:
         low, high = map(int, limits.groups())
         return None if WHOLE.fullmatch(value) and low <= int(value) <= high else f"a whole number from {low} to {high}"
-    if names & INTEGERS:
+    if not NUMBER_HINT.fullmatch(hint):
+        return None
+    if WHOLE_DEFAULT.search(option.about):
         highest = 2**32 - 1 if "--seed" in names else 2**31 - 1
         if not WHOLE.fullmatch(value):
             return "a whole number"
         return None if -(2**31) <= int(value) <= highest else f"a whole number up to {highest}"
-    if names & FLOATS or hint == "N":
+    if hint == "N" or DECIMAL_DEFAULT.search(option.about):
         return None if DECIMAL.fullmatch(value) and math.isfinite(float(value)) else "a number, such as 1 or 0.5"
     return None
 

@@ -47,6 +47,7 @@ WRONG = [
     ("--top-k 4.5", "--top-k '4.5' is not possible"),
     ("--top-k 2147483648", "--top-k '2147483648' is not possible: it takes a whole number up to 2147483647."),
     ("--seed 4294967296", "up to 4294967295."),
+    ("--slot-prompt-similarity a", "'a' is not possible: it takes a number, such as 1 or 0.5."),
     ("--split-mode rows", "--split-mode 'rows' is not possible: it takes one of none, layer, row."),
     ("-ctk q9", "-ctk 'q9' is not possible: it takes one of f16, q8_0."),
     ("--fit maybe", "--fit 'maybe' is not possible: it takes one of on, off."),
@@ -74,6 +75,8 @@ def test_a_wrong_word(line: str, said: str) -> None:
         "--control-vector-layer-range 1 2 --jinja",
         "--lora --this-is-a-file",
         "--load-mode whatever",
+        "-fitt 1024,2048",
+        "--slot-prompt-similarity 0.5",
     ],
 )
 def test_a_right_line(line: str) -> None:
