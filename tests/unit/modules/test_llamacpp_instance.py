@@ -140,7 +140,7 @@ def test_port_and_arguments_are_refused_together(
     assert result["failed"]
     assert "1. args: --tools lets callers" in result["msg"]
     assert f"2. port: {changes['port']} is in use by pid {os.getpid()}" in result["msg"]
-    assert "3. args: unknown option --tempp, did you mean --temp?" in result["msg"]
+    assert "3. args: unknown option --tempp. Did you mean --temp?" in result["msg"]
     assert not (tmp_path / "home").exists()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..._fetch.source import FetchError
 from ..._host import layout, runtime
-from ..._result import Action, Refusal
+from ..._result import Action, Problem, Refusal
 from .. import file_record
 from ..registry.auth import credentials_from
 from . import apply as image_apply
@@ -258,7 +258,7 @@ def facts(
     program: str | None,
     last: Mapping[str, Any],
     remember: Remember,
-) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+) -> tuple[dict[str, Any] | None, list[Problem], list[str]]:
     """What the instance's record will have of the image, what is missing, and what is wrong with it.
 
     ``server_path``: where llama-server is by the operator's word; ``last``: what the record has now. Raises OSError.
@@ -270,7 +270,8 @@ def facts(
         return _facts(image, None, image.sha256, {"server_path": last.get("server_path")}), [], []
     stamp = sif.stamp(image.path)
     if stamp is None:
-        return None, [f"image: {image.path} is not there. Copy it to the host, or give its address."], []
+        remedy = "Copy it to the host, or give its address."
+        return None, [Problem("image", f"{image.path} is not there", remedy, image.path)], []
     same = last if last.get("path") == image.path else {}
     if not same.get("server_path") and server_path is None:
         same = {}  # where llama-server lies did not matter so far
@@ -316,7 +317,7 @@ def _facts(image: Image, stamp: list[int] | None, sha256: str | None, known: Map
     }
 
 
-def _checked(image: Image, found: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[str]]:
+def _checked(image: Image, found: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], list[str]]:
     if image.sha256 is None or found["sha256"] == image.sha256:
         return found, [], []
     words = f"image_sha256: {image.path} has {found['sha256']}, wanted is {image.sha256}. Bring the right image, or "
