@@ -300,6 +300,7 @@ from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.layout import default_home
 from ..module_utils._host.python import ensure_library, prefer_library
 from ..module_utils._instance import in_use
+from ..module_utils._llama.probe import FactsCache
 from ..module_utils._result import diff_of, result, sentences
 
 
@@ -337,7 +338,7 @@ def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str], progr
 
 def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     def command(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-        code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}))
+        code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}), expand_user_and_vars=False)
         return code, out, err
 
     params = module.params
@@ -366,16 +367,17 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
         module.fail_json(msg=sentences(refusals), problems=refusals)
     if steps.bring and not module.check_mode and is_deferred():
         module.exit_json(**DEFERRED)
+    cache = FactsCache(params["home"] or default_home(), writes=not module.check_mode)
     more: dict = {}
     if not module.check_mode:
         if steps.bring:
             network.announce(wanted)
-        applied = apply(wanted, observed, steps, command, network)
+        applied = apply(wanted, observed, steps, command, network, cache.put)
         more.update(applied.transfer)
     elif steps.bring or wanted.state == "absent":
         applied = Applied(*foreseen(wanted, observed, steps))
     else:
-        applied = keep(wanted, observed, steps, command, may_record=False)
+        applied = keep(wanted, observed, steps, command, cache.put, may_record=False)
     for warning in applied.warnings:
         module.warn(warning)
     if module._diff:

@@ -26,7 +26,7 @@ RPC = ["--rpc", ",".join(f"127.0.0.1:{port}" for port in PORTS)]
 # More than the header of the lab's model.
 HEADER = 8 << 20
 
-Ask = Callable[..., fit_params.Answer]
+Ask = Callable[..., fit_params.DeviceTable]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def ask(instance, run) -> Ask:
     """Ask the tool for the deployed command line with more arguments behind it."""
     value = instance.record()
 
-    def answer(*more: str) -> fit_params.Answer:
+    def answer(*more: str) -> fit_params.DeviceTable:
         return fit_params.ask([*value["launch"]["argv"], *more], value["spec"]["image"], 4, run)
 
     return answer

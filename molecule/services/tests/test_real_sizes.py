@@ -97,5 +97,5 @@ def test_the_old_deepseek_file_with_a_long_context_does_not_fit_beside_the_other
     assert refused.code != 0
     said = re.sub(r"\s+", " ", refused.output)
     assert "5001-deepseek-v2.5-gguf: memory: it does not fit on GPU 0" in said
-    counted = "what the declared instances 4401-glm-4.7-q2, 4402-glm-4.7-flash-q4, 4403-glm-4.7-flash-q4 take"
+    counted = "what the declared instances 4401-glm-4.7-q2, 4402-glm-4.7-flash-q4, 4403-glm-4.7-flash-q4 need"
     assert counted in said

@@ -168,7 +168,7 @@ def test_exclusive_gpus_take_one_of_them(lab, run_playbook, pids, tmp_path):
         lab("gpu", "gpu1", "unset")
     assert refused.code != 0
     words = re.sub(r"\s+", " ", refused.output)
-    assert "lets one process in (compute mode Exclusive_Process) and is used by" in words, refused.output
+    assert "accepts one process (compute mode Exclusive_Process) and is used by" in words, refused.output
     assert "or run NVIDIA's MPS" in words
     assert pids() == before
 

@@ -67,5 +67,5 @@ def test_what_its_user_does_not_reach_is_told_before_anything_is_touched(instanc
 
     assert refused.failed == 1, refused.output
     words = re.sub(r"\s+", " ", refused.output)
-    assert "user: llamacpp, whom the server is to run as, may not enter /data/models (drwx------ " in words
+    assert "user: llamacpp, which the server runs as, cannot enter /data/models (drwx------ " in words
     assert instance.pid() == pid

@@ -36,14 +36,3 @@ def find() -> str | None:
 def certificate_binds() -> list[str]:
     """Bind specifications for the host's certificate folders that exist."""
     return [f"{folder}:{folder}:ro" for folder in CERTIFICATES if os.path.isdir(folder)]
-
-
-def find_server(run: Run, runtime: str, image: str) -> tuple[str | None, str]:
-    """Where llama-server lies inside the image, asked of the image itself; or None and what the runtime said.
-
-    The image's own PATH comes first, then the places that are known.
-    """
-    look = 'command -v llama-server && exit; for p in "$@"; do test -x "$p" && echo "$p" && exit; done; exit 1'
-    code, out, err = run([runtime, "exec", *ISOLATION, image, "/bin/sh", "-c", look, "sh", *SERVER_PATHS])
-    lines = [line for line in out.splitlines() if line.startswith("/")]
-    return (lines[0], "") if code == 0 and lines else (None, err.strip())

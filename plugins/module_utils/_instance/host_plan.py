@@ -26,16 +26,13 @@ from .._artifact.model.plan import ModelError
 from .._fetch.source import FetchError
 from .._host.manager import ManagerError
 from .._preflight.gpus import Neighbour
-from .._result import Refusal
+from .._result import Problem, Refusal
 from .._spec import record
 from .._spec.options import INSTANCE
 from .reconcile import Answer, Request, ensure
 
 # States in which a server needs no model.
 AT_REST = ("stopped", "absent")
-# What another instance, changed before, may give up: these problems need not be there any more when it is its turn.
-# What it has of the GPUs by then is counted, unless that is not known yet.
-MAY_PASS, MAY_PASS_UNKNOWN = ("port: ",), ("port: ", "gpus: ", "memory: ")
 
 
 @dataclass(frozen=True)
@@ -123,8 +120,7 @@ def _look_at_instance(entry: Mapping[str, Any], ways: Ways, strict: bool, found:
         answer = _foretell(entry, ways, tuple(found.takes))
     except Refusal as refusal:
         problems = [str(problem) for problem in refusal.problems]
-        may_pass = MAY_PASS if found.sure else MAY_PASS_UNKNOWN
-        if found.plan["instances"] and all(problem.startswith(may_pass) for problem in problems):
+        if found.plan["instances"] and all(_may_pass(problem, found.sure) for problem in refusal.problems):
             found.plan["instances"].append(entry)
             found.warnings += [f"{entry['name']}: {problem}" for problem in problems]
             problems, found.sure = [], False
@@ -132,8 +128,9 @@ def _look_at_instance(entry: Mapping[str, Any], ways: Ways, strict: bool, found:
         problems = [str(error)]
     else:
         coming = [os.path.expanduser(model["path"]) for model in found.plan["models"]]
-        problems = [words for words in answer.missing if strict and not _comes(words, coming)]
-        found.warnings += [f"{entry['name']}: {words}" for words in answer.warnings if words not in answer.missing]
+        problems = [str(missing) for missing in answer.missing if strict and not _comes(missing, coming)]
+        absent = [str(missing) for missing in answer.missing]
+        found.warnings += [f"{entry['name']}: {warning}" for warning in answer.warnings if warning not in absent]
         if answer.result["changed"] or answer.touched or answer.missing:
             found.plan["instances"].append(entry)
         found.sure = found.sure and not answer.missing and not answer.image
@@ -153,12 +150,20 @@ def _as_options(entry: Mapping[str, Any], image: Image) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _comes(missing: str, coming: Sequence[str]) -> bool:
-    """Whether what a sentence of survey.look misses is one of the models that come, or a folder that they make."""
-    kind, path = missing.split()[:2]
-    if kind == "model:":
+def _may_pass(problem: Problem | str, sure: bool) -> bool:
+    """Whether the change of an earlier instance can end the problem.
+
+    ``sure``: what the earlier ones take of the GPUs after their change is known, and so is counted already.
+    """
+    return isinstance(problem, Problem) and problem.may_pass and (problem.option == "port" or not sure)
+
+
+def _comes(missing: Problem, coming: Sequence[str]) -> bool:
+    """Whether the missing path is one of the models that come, or a folder that they create."""
+    path = missing.path or ""
+    if missing.option == "model":
         return os.path.dirname(path) in [os.path.dirname(model) for model in coming]
-    return kind == "binds:" and any(model.startswith(f"{path.rstrip('/')}/") for model in coming)
+    return missing.option == "binds" and any(model.startswith(f"{path.rstrip('/')}/") for model in coming)
 
 
 def _path(entry: Mapping[str, Any]) -> Any:

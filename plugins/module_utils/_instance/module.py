@@ -34,7 +34,7 @@ def _run(module: AnsibleModule) -> Run:
     """The module's own way to run a command: an argument list, never a shell."""
 
     def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-        code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}))
+        code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}), expand_user_and_vars=False)
         return code, out, err
 
     return run

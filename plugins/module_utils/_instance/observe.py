@@ -20,7 +20,7 @@ from .._host import layout, process, runner, runtime
 from .._host import manager as managers
 from .._host.files import read_bytes, read_json
 from .._host.runtime import Run
-from .._preflight.files import Survey
+from .._preflight.files import FoundFiles
 from .._spec import launch, record, run_sh
 from .._spec.options import BY_NAME
 from .._spec.spec import Spec
@@ -87,7 +87,7 @@ def reads(place: Place, value: Mapping[str, Any]) -> list[str]:
 def wanted(
     place: Place,
     spec: Spec,
-    survey: Survey,
+    found_files: FoundFiles,
     release: Mapping[str, Any] | None,
     timeout: int | None,
     gpus: tuple[str, ...] | None = (),
@@ -95,17 +95,17 @@ def wanted(
     """Everything that should be in the instance's folder, rendered whole. ``gpus`` as launch.Found has them."""
     user = place.manager.runs_as(spec.user)
     found = launch.Found(
-        runtime=survey.runtime,
-        server_path=(survey.image or {}).get("server_path"),
-        image_sha256=(survey.image or {}).get("sha256"),
-        model_sha256=(survey.model or {}).get("sha256"),
+        runtime=found_files.runtime,
+        server_path=(found_files.image or {}).get("server_path"),
+        image_sha256=(found_files.image or {}).get("sha256"),
+        model_sha256=(found_files.model or {}).get("sha256"),
         certificates=tuple(runtime.certificate_binds()),
         user=user,
         user_home=os.path.expanduser("~") if user is None else _user_home(user),
         gpus=gpus,
     )
     start = launch.build(spec, found, state_file=place.state_file, log=place.log)
-    value = record.make(spec.as_dict(), place.manager.name, start, survey.image, survey.model, release)
+    value = record.make(spec.as_dict(), place.manager.name, start, found_files.image, found_files.model, release)
     return whole(place, value, timeout)
 
 

@@ -19,11 +19,15 @@ from .._artifact.image.resolve import Image
 from .._artifact.image.signature import Run
 from .._gate import options as gate_options
 from .._host import manager as managers
+from .._llama.probe import FactsCache
 from .._preflight import check as preflight
 from .._preflight import files as needed_files
-from .._preflight import memory, resources, service_user, setuid
+from .._preflight import memory, resources
 from .._preflight.gpus import Neighbour, pids_of
 from .._preflight.memory import MemoryCheck
+from .._preflight.resources import Resources
+from .._preflight.service_user import check_access, check_user
+from .._preflight.setuid import check_starter
 from .._result import Problem, Refusal, diff_of, result
 from .._spec import record
 from .._spec.spec import WHOLE_STATES, Spec, can_be_looked_at, canonical, check_image, check_name, of_record, parse
@@ -60,6 +64,11 @@ class Request:
         return str(self.params["state"])
 
     @property
+    def cache(self) -> FactsCache:
+        """What is known of the home's images; check mode writes nothing there."""
+        return FactsCache(self.home, writes=not self.check)
+
+    @property
     def image_sha256(self) -> str | None:
         """The sha256 that the image must have, where one was given."""
         return (self.params["image_sha256"] or "").lower() or None
@@ -90,7 +99,7 @@ class Decision:
     want: plan.Wanted
     steps: list[plan.Step]
     warnings: list[str]
-    missing: list[str] = field(default_factory=list)
+    missing: list[Problem] = field(default_factory=list)
     memory: MemoryCheck = field(default_factory=MemoryCheck)
 
 
@@ -105,7 +114,7 @@ class Answer:
 
     result: dict[str, Any]
     warnings: Sequence[str] = ()
-    missing: Sequence[str] = ()
+    missing: Sequence[Problem] = ()
     image: Image | None = None
     touched: bool = False
     takes: Neighbour | None = None
@@ -212,7 +221,7 @@ def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> Answer:
     actions = case.image.actions
     if not request.check:
         # The running server keeps its own file, so this touches nothing; only now can the image be asked anything.
-        brought = replace(case, image=images.bring(case.image, request.run, network))
+        brought = replace(case, image=images.bring(case.image, request.run, network, request.cache.put))
         decision = _decide_again(brought) if actions else decision
         case = brought
     resource = _apply_and_describe(case, decision)
@@ -222,7 +231,7 @@ def _with_spec(request: Request, spec: Spec, gate: dict[str, Any]) -> Answer:
         more |= {"memory": list(decision.memory.rows), "memory_source": decision.memory.source}
     return Answer(
         result([*actions, *decision.steps], resource, "instance", **more),
-        [*case.image.warnings, *decision.missing, *decision.warnings],
+        [*case.image.warnings, *map(str, decision.missing), *decision.warnings],
         decision.missing,
         case.image if actions else None,
         decision.want.record != case.last,
@@ -263,58 +272,61 @@ def _case(request: Request, spec: Spec, gate: dict[str, Any], network: Network) 
 def _decide(case: Case) -> Decision:
     """Observe and plan; raises Refusal with every problem."""
     request, spec, last = case.request, case.spec, case.last
-    found = needed_files.look(spec, request.run, last, case.image)
-    room = resources.of_record(spec, last)
+    found = needed_files.find_files(spec, request.run, last, case.image, request.cache.put)
+    room = resources.recorded_resources(spec, last)
     decision = _compare(case, found, room) if room else None
     if decision is None or "start" in plan.kinds(decision.steps):
         # A server that runs as it should is not looked at: neither the GPUs nor who else is on them can move it.
-        room = resources.look(spec, request.home, last, request.library, request.before)
+        room = resources.read_resources(spec, request.home, last, request.library, request.before)
         decision = _compare(case, found, room)
-    fits = _check(case, found, room or resources.Room(), decision)
-    value = {**decision.want.record, "memory": fits.record or memory.known(last, decision.want.record)}
+    fits = _check(case, found, room or Resources(), decision)
+    value = {
+        **decision.want.record,
+        "memory": fits.record or memory.recorded_memory(last, decision.want.record["launch"]["id"]),
+    }
     return replace(decision, want=replace(decision.want, record=value), memory=fits)
 
 
-def _compare(case: Case, found: needed_files.Survey, room: resources.Room) -> Decision:
+def _compare(case: Case, found: needed_files.FoundFiles, room: Resources) -> Decision:
     """What is there and what should be, with these GPUs."""
     request, place, last = case.request, case.place, case.last
     release, timeout = (last or {}).get("release"), request.params["wait_timeout"]
-    want = observe.wanted(place, case.spec, found, release, timeout, room.seen.uuids)
+    want = observe.wanted(place, case.spec, found, release, timeout, room.uuids)
     want = replace(want, record={**want.record, "gate": case.gate})
     observed = observe.observe(place, last, want, former=case.former, keep_enabled=request.state == "present")
     return Decision(observed, want, plan.decide(request.state, want, observed, place.folder), [])
 
 
-def _check(case: Case, found: needed_files.Survey, room: resources.Room, decision: Decision) -> MemoryCheck:
+def _check(case: Case, found: needed_files.FoundFiles, room: Resources, decision: Decision) -> MemoryCheck:
     """Everything that can be known before anything is touched; raises Refusal with all of it. The warnings go into the
     decision. Asks the image only where something is to be done.
     """
     request, spec, place = case.request, case.spec, case.place
     kinds = plan.kinds(decision.steps)
     starts = "start" in kinds
-    missing = [*found.missing, *service_user.missing(place.manager.runs_as(spec.user))]
+    missing = [*found.missing, *check_user(place.manager.runs_as(spec.user))]
     # What an earlier task is still to bring cannot be asked.
     can_ask = bool(kinds) and not case.image.comes and not missing and not found.problems
     launch = decision.want.record["launch"]
-    host = preflight.Host(
+    host = preflight.HostAccess(
         home=place.home,
         run=request.run,
+        cache=request.cache,
         our_runner=observe.running(case.former or place).get("runner_pid"),
         image_sha256=launch["image_sha256"],
         driver=room.driver,
-        remember=not request.check,
     )
-    said = preflight.check(
+    said = preflight.check_instance(
         spec, launch["argv"], host, kinds=kinds, asks_image=can_ask, min_build=request.params["min_build"]
     )
     said.add(found.problems)
     fits = MemoryCheck()
     if starts:
-        said.add([*room.seen.problems, *setuid.problems(place.manager, found.runtime, request.run)])
-        said.add([], room.seen.warnings)
-        said.add(service_user.problems(place.manager.runs_as(spec.user), observe.reads(place, decision.want.record)))
+        said.add([*room.problems, *check_starter(place.manager, found.runtime, request.run)])
+        said.add([], room.warnings)
+        said.add(check_access(place.manager.runs_as(spec.user), observe.reads(place, decision.want.record)))
     if can_ask and not said.problems:
-        fits = resources.memory_for(spec, launch, request.run, room, case.last)
+        fits = resources.check_memory(spec, launch, request.run, room, case.last)
         if starts:
             said.add(fits.problems, fits.warnings)
     # In check mode an earlier task would have brought what is missing, for all we know.

@@ -1,51 +1,51 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an image is new enough, and whether the host's driver has the CUDA that it was made for. Pure.
+"""Is an image new enough, and does the host's driver support the image's CUDA version? Pure.
 
 Private to gpufleet.llamacpp; may change at any time. Rules: NVIDIA, CUDA Compatibility (minor versions since 11).
 """
 
 from __future__ import annotations
 
-from .probe import ImageSays, build_number
+from .._result import Problem
+from .probe import ServerFacts, build_number
 
-# The first release of llama.cpp after what is known to be wrong was mended (b10621, v0.3.0, August 2026): among others
-# CVE-2026-21869, which a request alone can use, CVE-2026-27940 and the readers of model files of that summer.
+# The first release after the fixes of what is known (b10621, v0.3.0, August 2026): CVE-2026-21869, which a request
+# alone can exploit, CVE-2026-27940, and the bugs in the readers of model files of that summer.
 ADVISED_BUILD = 10621
 
 
-def build_problems(said: ImageSays, image: str, least: int | None) -> tuple[list[str], list[str]]:
-    """Problems and warnings about the build; ``least`` is the lowest that the operator allows."""
-    found = build_number(said.build)
+def check_build(facts: ServerFacts, image: str, least: int | None) -> tuple[list[Problem], list[str]]:
+    """Problems and warnings about the build; ``least`` is the lowest that the operator accepts."""
+    build = build_number(facts.build)
     if least is None:
-        if found is None or found >= ADVISED_BUILD:
+        if build is None or build >= ADVISED_BUILD:
             return [], []
         return [], [
-            f"image: {image} has llama.cpp build {found}, in which holes are open that a request or a model file can "
-            f"use. Take an image with build {ADVISED_BUILD} or later, or say with min_build what you accept."
+            f"image: {image} has llama.cpp build {build}, which has known vulnerabilities that a request or a model "
+            f"file can exploit. Use an image with build {ADVISED_BUILD} or later, or accept this one with min_build."
         ]
-    if found is None:
-        tells = f"says {said.build!r}" if said.build else "does not tell"
-        return [
-            f"min_build: {least} is wanted, and the llama-server in {image} {tells}. Take an image whose --version has "
-            "the build's number, or take min_build out."
-        ], []
-    if found < least:
-        return [f"min_build: {image} has llama.cpp build {found}, wanted is {least} or later. Bring a newer image."], []
+    if build is None:
+        version = f"version {facts.build!r} has no build number" if facts.build else "version is not known"
+        text = f"{least} or later is required, but for the llama-server in {image} the {version}"
+        return [Problem("min_build", text, "Use an image whose --version prints the build, or remove min_build.")], []
+    if build < least:
+        text = f"{image} has llama.cpp build {build}, and {least} or later is required"
+        return [Problem("min_build", text, "Use a newer image.")], []
     return [], []
 
 
-def driver_problems(said: ImageSays, image: str, driver: int | None) -> tuple[list[str], list[str]]:
-    """Problems and warnings about CUDA; ``driver`` is NVML's number for what the driver has, such as 12080."""
-    if said.cuda is None or not driver:
+def check_driver(facts: ServerFacts, image: str, driver: int | None) -> tuple[list[Problem], list[str]]:
+    """Problems and warnings about CUDA; ``driver`` is the driver's CUDA version as NVML has it, such as 12080."""
+    if facts.cuda is None or not driver:
         return [], []
-    has = (driver // 1000, driver % 1000 // 10)
-    if said.cuda <= has:
+    supported = (driver // 1000, driver % 1000 // 10)
+    if facts.cuda <= supported:
         return [], []
-    wants, there = (f"{major}.{minor}" for major, minor in (said.cuda, has))
-    words = f"image: {image} was made for CUDA {wants}, and this host's driver has {there}."
-    if said.cuda[0] == has[0]:
-        return [], [f"{words} That works, except for code that the driver has to translate; a newer driver has it all."]
-    if said.compatible:
-        return [], [f"{words} That works by the image's own libraries (cuda/compat), on data centre GPUs alone."]
-    return [f"{words} Update the driver, or take an image made for CUDA {has[0]}."], []
+    made_for, has = (f"{major}.{minor}" for major, minor in (facts.cuda, supported))
+    text = f"{image} was made for CUDA {made_for}, and this host's driver supports CUDA {has}"
+    if facts.cuda[0] == supported[0]:
+        return [], [f"image: {text}. This works, except for code that the driver compiles (PTX). Update the driver."]
+    if facts.compatible:
+        return [], [f"image: {text}. This works through the image's cuda/compat libraries, on data centre GPUs only."]
+    return [Problem("image", text, f"Update the driver, or use an image made for CUDA {supported[0]}.")], []

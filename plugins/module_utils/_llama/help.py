@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Names stand in the first 40 columns, or on a line of their own.
-COLUMNS = 40
+from .._artifact.image.inspect import option_head
+
 # Characters of a description; some are pages long.
 ABOUT = 240
 NAME = r"--?[A-Za-z][\w.-]*"
@@ -51,9 +51,9 @@ def parse(text: str) -> tuple[Option, ...]:
     """Every option in the text, in its order; empty for a text that is no such help."""
     found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
-        if line.startswith("-") and not line.startswith("---"):
-            described = line[COLUMNS - 2 : COLUMNS] == "  "
-            found.append((line[:COLUMNS] if described else line, [line[COLUMNS:]] if described else []))
+        head = option_head(line)
+        if head:
+            found.append((head, [line[len(head) :]]))
         elif found and line.startswith(" "):
             found[-1][1].append(line)
     return tuple(option for option in (_option(head, lines) for head, lines in found) if option)

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image's own llama-server says to a command line. It loads, binds and writes nothing to answer.
+"""Ask an image's own llama-server whether it accepts a command line. For that it loads, binds and writes nothing.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-The whole command line is parsed before --completion-bash prints and exits (llama.cpp common/arg.cpp). It stops at the
-first mistake, so what it refuses is taken out, and it is asked again.
+llama-server parses the whole command line before --completion-bash prints and exits (llama.cpp common/arg.cpp). It
+stops at the first mistake. So the option that it refuses is removed, and it is asked again.
 """
 
 from __future__ import annotations
@@ -13,54 +13,60 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from .._artifact.image.inspect import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
 from .._host.runtime import Run
+from .._result import Problem
 from .argv import spelled
-from .lint import Use
+from .lint import UsedOption
 from .options import SIDE_EFFECTS
-from .probe import RUNTIME_FAILED, TIMED_OUT, TIMEOUT, bounded
 
 ASKS = "--completion-bash"
 INVALID = "invalid argument: "
 REFUSES = re.compile(r'error while handling (argument|environment variable) "([^"]+)": (?:error: )?(.*)')
-# C++'s own words for a value that is no number, as llama-server repeats them.
+# llama-server repeats C++'s own message for a value that is not a number: "stoi".
 NO_NUMBER = re.compile(r"sto[a-z]+")
 PATHS = ("FNAME", "PATH", "FILE", "DIR", "JINJA_TEMPLATE_FILE")
 ABSENT = re.compile(r"stat (/\S+): no such file")
 
 
-def refuses(begin: Sequence[str], uses: Sequence[Use], image: str, run: Run, without: Sequence[str] = ()) -> list[str]:
-    """Every problem that it has with these options; ``begin`` is the launch's command line up to llama-server.
+def check_parser(
+    begin: Sequence[str], uses: Sequence[UsedOption], image: str, run: Run, without: Sequence[str] = ()
+) -> list[Problem]:
+    """Every problem that llama-server's parser has with these options.
 
-    ``without``: variables that it does not get.
+    ``begin``: the launch's command line up to llama-server. ``without``: variables to remove from it.
     """
     begin = _without(begin, without)
-    problems: list[str] = []
+    problems: list[Problem] = []
     left = [use for use in uses if not set(use.option.names) & set(SIDE_EFFECTS)]
     while True:
         code, dummy, err = run(bounded([*begin, *(word for use in left for word in use.words), ASKS]))
         if code == 0 or f"{INVALID}{ASKS}" in err:
-            return problems  # a build that does not know the question says what is wrong when it is started
+            return problems  # a build without --completion-bash reports its mistakes when it starts
         match = REFUSES.search(err) if code != RUNTIME_FAILED else None
         wrong = [use for use in left if match and spelled(use.word) == spelled(match[2])]
         if match is None or (match[1] == "argument" and not wrong):
-            return [*problems, *plainly(begin, image, code, err)]
+            return [*problems, failure_problem(begin, image, code, err)]
         if match[1] != "argument":
-            problems.append(f"env: llama-server refuses {match[2]}: {_in_words(match[3])}. Correct it.")
+            problems.append(Problem("env", f"llama-server refuses {match[2]}: {_plain(match[3])}", "Correct it."))
             if _without(begin, [match[2]]) == list(begin):
                 return problems
             begin = _without(begin, [match[2]])
             continue
-        problems.append(f"args: {_refused(wrong[-1], match[3])}")
+        problems.append(_refused(wrong[-1], match[3]))
         left = [use for use in left if use not in wrong]
 
 
-def _refused(use: Use, message: str) -> str:
-    about = use.option.about if use.option.about.endswith(".") else f"{use.option.about}."
-    takes = f" It takes {use.option.hint}: {about}" if use.option.hint else ""
-    if use.option.terms:
-        takes = f" Its help names {', '.join(use.option.terms)}."
-    inside = " The path is one inside the container, where binds puts folders of the host." * (use.option.hint in PATHS)
-    return f"llama-server refuses {' '.join(use.words)!r}: {_in_words(message)}.{takes}{inside}"
+def _refused(use: UsedOption, message: str) -> Problem:
+    option = use.option
+    remedy = "Correct it."
+    if option.terms:
+        remedy = f"Its help lists {', '.join(option.terms)}."
+    elif option.hint:
+        remedy = f"It takes {option.hint}: {option.about}" + "." * (not option.about.endswith("."))
+    if option.hint in PATHS:
+        remedy += " The path is inside the container; binds mounts folders of the host there."
+    return Problem("args", f"llama-server refuses {' '.join(use.words)!r}: {_plain(message)}", remedy)
 
 
 def _without(begin: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -74,24 +80,26 @@ def _without(begin: Sequence[str], names: Sequence[str]) -> list[str]:
     return kept
 
 
-def _in_words(message: str) -> str:
-    return "a number is expected" if NO_NUMBER.fullmatch(message.strip()) else message.strip().rstrip(".")
+def _plain(message: str) -> str:
+    """A message of llama-server, without a final period."""
+    return "expected a number" if NO_NUMBER.fullmatch(message.strip()) else message.strip().rstrip(".")
 
 
-def plainly(begin: Sequence[str], image: str, code: int, err: str) -> list[str]:
-    """What the exit status and the messages mean where they name no option that we know."""
+def failure_problem(begin: Sequence[str], image: str, code: int, err: str) -> Problem:
+    """What exit status and messages of a llama-server mean that did not even parse its command line."""
     program, server = begin[0], begin[-1]
-    said = [line.strip() for line in err.splitlines() if line.strip() and not line.startswith("INFO:")]
-    errors = [line for line in said if line.lower().startswith(("error", "fatal"))] or said[-3:]
-    words = "; ".join(errors)[:600] or f"exit status {code}"
+    lines = [line.strip() for line in err.splitlines() if line.strip() and not line.startswith("INFO:")]
+    errors = [line for line in lines if line.lower().startswith(("error", "fatal"))] or lines[-3:]
+    message = "; ".join(errors)[:600].rstrip(".") or f"exit status {code}"
     absent = ABSENT.search(err)
     if code == RUNTIME_FAILED and absent and absent[1] == server:
-        return [f"server_path: there is no {server} in {image}. Name the one that is there, or take server_path out."]
+        return Problem(
+            "server_path", f"{image} has no {server}", "Name a path inside the image, or remove server_path."
+        )
     if code == RUNTIME_FAILED:
-        return [f"image: {image} cannot be run on this host: {words}. Try: {program} exec {image} true"]
+        text = f"{image} cannot be run on this host: {message}"
+        return Problem("image", text, f"Try `{program} exec {image} true`.")
     if code in TIMED_OUT:
-        return [
-            f"image: the llama-server in {image} did not answer within {TIMEOUT} s, though it had nothing to load. See "
-            "whether nvidia-smi answers on this host."
-        ]
-    return [f"args: the llama-server in {image} refuses its command line: {words}. Correct it."]
+        text = f"the llama-server in {image} did not answer within {TIMEOUT} s, although it had nothing to load"
+        return Problem("image", text, "Check that nvidia-smi answers on this host.")
+    return Problem("args", f"the llama-server in {image} refuses its command line: {message}", "Correct it.")

@@ -97,26 +97,6 @@ LISTS = _words(
 )
 # A number, or one of two words.
 LAYERS = _words("--gpu-layers --spec-draft-ngl --n-gpu-layers-draft")
-# --help says N for both. One that is in neither list takes any number.
-INTEGERS = _words(
-    """--threads --threads-batch --prio --prio-batch --ctx-size --kv-unified-per-slot --predict --batch-size
-    --ubatch-size --keep --ctx-checkpoints --checkpoint-min-step --cache-ram --seed --top-k --repeat-last-n
-    --dry-allowed-length --dry-penalty-last-n --mirostat --yarn-orig-ctx --parallel --image-min-tokens
-    --image-max-tokens --mtmd-batch-max-tokens --video-timestamp-interval --n-cpu-moe --n-cpu-ffn --main-gpu --fit-ctx
-    --embd-normalize --port --timeout --sse-ping-interval --threads-http --cache-reuse --models-max --reasoning-budget
-    --sleep-idle-seconds --verbosity --spec-draft-threads --spec-draft-threads-batch --spec-draft-prio
-    --spec-draft-prio-batch --spec-draft-n-cpu-moe --spec-draft-n-max --spec-draft-n-min --spec-ngram-mod-n-min
-    --spec-ngram-mod-n-max --spec-ngram-mod-n-match --spec-ngram-simple-size-n --spec-ngram-simple-size-m
-    --spec-ngram-simple-min-hits --spec-ngram-map-k-size-n --spec-ngram-map-k-size-m --spec-ngram-map-k-min-hits
-    --spec-ngram-map-k4v-size-n --spec-ngram-map-k4v-size-m --spec-ngram-map-k4v-min-hits"""
-)
-FLOATS = _words(
-    """--temp --top-p --min-p --top-nsigma --xtc-probability --xtc-threshold --typical --repeat-penalty
-    --presence-penalty --frequency-penalty --dry-multiplier --dry-base --adaptive-target --adaptive-decay
-    --dynatemp-range --dynatemp-exp --mirostat-lr --mirostat-ent --rope-scale --rope-freq-base --rope-freq-scale
-    --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast --video-fps --slot-prompt-similarity
-    --spec-synth-len --spec-draft-p-split --spec-draft-p-min"""
-)
 # What llama-server takes for a switch (is_truthy and is_falsey).
 ON = ("on", "enabled", "true", "1")
 OFF = ("off", "disabled", "false", "0")

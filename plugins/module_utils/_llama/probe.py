@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image says of itself: its llama-server's options and build, and the CUDA that it was made for.
+"""What the llama-server of an image is: its options, its build, and the CUDA version that it was made for.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-It is asked once for each content, and remembered in the home, beside the images. What cannot be read there, or cannot
-be written, is asked again.
+An image is read once for each content. The facts are cached in the home, beside the images. A cache file that cannot
+be read or written costs one more container start, nothing else.
 """
 
 from __future__ import annotations
@@ -16,38 +16,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._artifact.image import inspect as image_inspect
+from .._artifact.image.inspect import Reading
 from .._host import layout
 from .._host.files import read_json, write_json
 from .._host.runtime import Run
 from . import help as help_text
 from .help import Option
 
-# Stands in the file: what another reader wrote is asked again. Raise it when this or help_text changes.
+# Version of the cache file. A file with another number is made again. Raise it when this file or help.py changes.
 READER = 1
-# Seconds; the answer takes less than one, and a driver that hangs takes for ever.
-TIMEOUT = 60
-TIMED_OUT = (124, 137)
-# Exit status of Apptainer and Singularity where the container itself cannot be started.
-RUNTIME_FAILED = 255
-# Every llama-server has it.
+# Every llama-server has this option.
 MODEL = "--model"
-VERSION = re.compile(r"^version: *(.+?) *$", re.MULTILINE)
-# llama.cpp says "10434 (7e4c0a9)", or "0.7.0 (build 11669, commit ...)" where a packager gave it another number.
+# llama.cpp prints "10434 (7e4c0a9)"; packagers print their own number, "0.7.0 (build 11669, commit ...)".
 BUILD = re.compile(r"\bbuild (\d+)|^b?(\d+)(?= |-|$)")
-CUDA_SCRIPT = (
-    'echo "version=$CUDA_VERSION"; echo "require=$NVIDIA_REQUIRE_CUDA"; echo "libraries=$LD_LIBRARY_PATH"; '
-    'echo "folder=$(readlink -f /usr/local/cuda)"'
-)
 CUDA = re.compile(r"^(?:version=|require=(?:.*\s)?cuda>=|folder=.*/cuda-)(\d+)\.(\d+)", re.MULTILINE)
-# The folder of the libraries that let an image's CUDA run on the driver of an older one, on data centre GPUs.
+# Libraries that let an image's CUDA run on an older driver, on data centre GPUs.
 COMPATIBLE = re.compile(r"^libraries=.*/cuda[^:]*/compat\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class ImageSays:
-    """What is None or empty could not be learned. build: what --version prints; cuda: major and minor.
+class ServerFacts:
+    """The llama-server of an image; None or empty is not known.
 
-    failure: exit status and messages of a llama-server that does not even print its help; never remembered.
+    build: what ``--version`` prints. cuda: major and minor. compatible: the image has the libraries for older drivers.
+    failure: exit status and messages where ``--help`` was not printed; never cached.
     """
 
     options: tuple[Option, ...] = ()
@@ -57,72 +50,80 @@ class ImageSays:
     failure: tuple[int, str] | None = None
 
 
+@dataclass(frozen=True)
+class FactsCache:
+    """The facts of a home's images, one file for each content. ``writes``: False in check mode."""
+
+    home: str
+    writes: bool
+
+    def get(self, sha256: str | None, server: str) -> ServerFacts | None:
+        """The facts of the llama-server at this path in the image with this sha256; None where they are not cached."""
+        if not sha256:
+            return None
+        try:
+            value = read_json(self._path(sha256))
+            if not isinstance(value, dict) or (value["reader"], value["server"]) != (READER, server):
+                return None
+            return _from_json(value)
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+    def put(self, sha256: str | None, reading: Reading) -> None:
+        """Cache what a reading shows. Does nothing for an incomplete reading and where the home takes no file."""
+        facts = facts_of(reading)
+        if not (self.writes and sha256 and facts.options):
+            return
+        path = self._path(sha256)
+        try:
+            # Do not create the home itself: a refused task leaves no trace.
+            if os.path.isdir(os.path.join(self.home, layout.SHARED)):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_json(path, {"reader": READER, "server": reading.server, **asdict(facts)}, 0o644)
+        except OSError:
+            pass
+
+    def _path(self, sha256: str) -> str:
+        return os.path.join(self.home, layout.SHARED, layout.IMAGE_OPTIONS, f"{sha256}.json")
+
+
 def build_number(build: str | None) -> int | None:
-    """The number of llama.cpp's build in what --version says; None where there is none."""
+    """The number of llama.cpp's build in what ``--version`` prints; None where it has none."""
     match = BUILD.search(build or "")
     return int(match[1] or match[2]) if match else None
 
 
-def look(argv: Sequence[str], image: str, run: Run, *, home: str, sha256: str | None, remember: bool) -> ImageSays:
-    """What the image behind the launch's command line says, from memory, or else asked in the very same container.
+def probe(argv: Sequence[str], image: str, run: Run, cache: FactsCache, sha256: str | None) -> ServerFacts:
+    """The facts of a launch's llama-server: from the cache, or from a container that is started as the launch's is.
 
-    ``sha256``: of the image; without it nothing is remembered. ``remember``: whether a file may be written.
+    ``sha256``: of the image; None: the facts are not cached.
     """
     server = argv.index(image) + 1
-    known = remembered(argv[server], home=home, sha256=sha256)
+    known = cache.get(sha256, argv[server])
     if known:
         return known
-    said = _ask(argv[:server], argv[server], run)
-    if sha256 and remember and said.options:
-        _remember(_path(home, sha256), argv[server], said)
-    return said
+    reading = image_inspect.read(argv[:server], argv[server], run)
+    cache.put(sha256, reading)
+    return facts_of(reading)
 
 
-def remembered(server: str, *, home: str, sha256: str | None) -> ImageSays | None:
-    """What is remembered of the image with this digest, without asking it."""
-    if not sha256:
-        return None
-    try:
-        value = read_json(_path(home, sha256))
-        if not isinstance(value, dict) or (value["reader"], value["server"]) != (READER, server):
-            return None
-        return _from(value)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
-
-
-def bounded(argv: Sequence[str]) -> list[str]:
-    """The command, ended where it hangs."""
-    return ["timeout", "-k", "5", str(TIMEOUT), *argv]
-
-
-def _ask(container: Sequence[str], server: str, run: Run) -> ImageSays:
-    code, text, err = run(bounded([*container, server, "--help"]))
-    if code != 0:
-        return ImageSays(failure=(code, err))
-    options = help_text.parse(text)
+def facts_of(reading: Reading) -> ServerFacts:
+    """What a reading shows."""
+    if reading.failure:
+        return ServerFacts(failure=reading.failure)
+    options = help_text.parse(reading.help)
     if MODEL not in help_text.by_name(options):
-        options = ()  # another layout than the one that is known here
-    code, out, err = run(bounded([*container, server, "--version"]))
-    found = VERSION.search(err) or VERSION.search(out)
-    build = found[1] if code == 0 and found else None
-    code, out, dummy = run(bounded([*container, "/bin/sh", "-c", CUDA_SCRIPT]))
-    return ImageSays(options, build, *(cuda(out) if code == 0 else (None, False)))
+        options = ()  # a layout that help.py does not know
+    return ServerFacts(options, reading.build, *cuda(reading.cuda))
 
 
 def cuda(text: str) -> tuple[tuple[int, int] | None, bool]:
-    """The CUDA that an image was made for, by its environment and its folders, and whether it has the libraries that
-    let it run on an older driver.
-    """
+    """The CUDA version that an image was made for, and whether it has the libraries for older drivers."""
     match = CUDA.search(text)
     return (int(match[1]), int(match[2])) if match else None, bool(COMPATIBLE.search(text))
 
 
-def _path(home: str, sha256: str) -> str:
-    return os.path.join(home, layout.SHARED, layout.IMAGE_OPTIONS, f"{sha256}.json")
-
-
-def _from(value: Mapping[str, Any]) -> ImageSays:
+def _from_json(value: Mapping[str, Any]) -> ServerFacts:
     options = tuple(
         Option(
             names=tuple(map(str, option["names"])),
@@ -138,14 +139,4 @@ def _from(value: Mapping[str, Any]) -> ImageSays:
         raise ValueError("no options")
     made_for = (int(value["cuda"][0]), int(value["cuda"][1])) if value["cuda"] else None
     build = None if value["build"] is None else str(value["build"])
-    return ImageSays(options, build, made_for, bool(value["compatible"]))
-
-
-def _remember(path: str, server: str, said: ImageSays) -> None:
-    try:
-        # Not the home itself: whatever is refused leaves nothing behind.
-        if os.path.isdir(os.path.dirname(os.path.dirname(path))):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_json(path, {"reader": READER, "server": server, **asdict(said)}, 0o644)
-    except OSError:
-        pass  # it costs a second the next time
+    return ServerFacts(options, build, made_for, bool(value["compatible"]))

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What would make the start fail or mean something else, asked before anything is touched, and told all at once.
+"""Check port, command line and image of an instance before anything is touched, and report all problems at once.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,123 +15,137 @@ from .._gguf import file as gguf
 from .._host import ports, runner
 from .._host.runtime import Run
 from .._llama import compat, lint, lint_server
-from .._llama import probe as image_probe
-from .._llama.probe import ImageSays
+from .._llama.probe import FactsCache, ServerFacts, probe
+from .._result import Problem
 from .._spec import record
 from .._spec.options import OWNED
 from .._spec.spec import Spec
-from . import pitfalls
+from .gpus import pids_of
+from .pitfalls import check_pitfalls
 
 
 @dataclass
 class Findings:
-    """Everything that was found: problems forbid the change, warnings go with it."""
+    """Everything that was found. Problems forbid the change; warnings go with it."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem | str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, problems: Collection[str], warnings: Collection[str] = ()) -> None:
-        """More of both; what was said already is not said again."""
+    def add(self, problems: Iterable[Problem | str], warnings: Iterable[str] = ()) -> None:
+        """Add both, each once."""
         self.problems += [problem for problem in problems if problem not in self.problems]
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
 
 
 @dataclass(frozen=True)
-class Host:
-    """What the checks need to know of the host, and what they may do there.
+class HostAccess:
+    """The facts of the host that the checks need, and the ways to it.
 
-    home: the folder of the instances. our_runner: the pid of the instance's own runner. image_sha256: of the image's
-    file. driver: NVML's number of the CUDA that the driver has, such as 12080. remember: whether what an image says may
-    be written into the home; not in check mode.
+    home: the folder of the instances. cache: what is known of its images. our_runner: the pid of the instance's own
+    runner. image_sha256: of the image's file. driver: the driver's CUDA version as NVML has it, such as 12080.
     """
 
     home: str
     run: Run
+    cache: FactsCache
     our_runner: int | None = None
     image_sha256: str | None = None
     driver: int | None = None
-    remember: bool = False
 
 
-def check(
-    spec: Spec, argv: Sequence[str], host: Host, *, kinds: Collection[str], asks_image: bool, min_build: int | None
+def check_instance(
+    spec: Spec,
+    argv: Sequence[str],
+    host: HostAccess,
+    *,
+    kinds: Collection[str],
+    asks_image: bool,
+    min_build: int | None,
 ) -> Findings:
-    """Look at port, meaning, arguments and image of an instance that is to be changed by steps of these ``kinds``.
+    """Check an instance that steps of these ``kinds`` are to change.
 
-    Without steps no container is started, and only a lowest build is held against what the image once said.
-    ``argv`` is the launch's command line; ``asks_image``: whether image, model and all else that it names is there, so
-    that the image can be run.
+    Without steps no container is started, and only ``min_build`` is checked, against what is known of the image.
+    ``argv``: the launch's command line. ``asks_image``: the image, the model and all other files are there, so the
+    image can be run.
     """
     found = Findings()
     if not kinds:
-        said = image_probe.remembered(argv[argv.index(spec.image) + 1], home=host.home, sha256=host.image_sha256)
-        if said and min_build is not None:
-            found.add(*compat.build_problems(said, spec.image, min_build))
+        known = host.cache.get(host.image_sha256, argv[argv.index(spec.image) + 1])
+        if known and min_build is not None:
+            found.add(*compat.check_build(known, spec.image, min_build))
         return found
     if "start" in kinds:
-        found.add([*port_problems(spec, host.home, host.our_runner), *address_problems(spec)])
-    found.add(*pitfalls.check(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
+        found.add([*check_port(spec, host.home, host.our_runner), *check_address(spec)])
+    found.add(*check_pitfalls(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
     if asks_image:
-        said = image_probe.look(
-            argv, spec.image, host.run, home=host.home, sha256=host.image_sha256, remember=host.remember
-        )
-        found.add(*compat.build_problems(said, spec.image, min_build))
+        facts = probe(argv, spec.image, host.run, host.cache, host.image_sha256)
+        found.add(*compat.check_build(facts, spec.image, min_build))
         if spec.gpus:
-            found.add(*compat.driver_problems(said, spec.image, host.driver))
-        found.add(*_arguments(spec, argv, said, host.run))
+            found.add(*compat.check_driver(facts, spec.image, host.driver))
+        found.add(*_check_command_line(spec, argv, facts, host.run))
     return found
 
 
 def _metadata(model: str) -> Mapping[str, Any] | None:
-    """What the header of the model's first file says; None where there is none yet, or no sound one."""
+    """The header of the model's first file; None where there is no sound one yet."""
     try:
         return gguf.read(model).metadata
     except (OSError, gguf.GgufError):
         return None
 
 
-def port_problems(spec: Spec, home: str, our_runner: int | None) -> list[str]:
-    """Who else holds the port: another instance of this home, or a process that is not one of this instance."""
-    neighbours = [name for name, other in record.others(home, spec.name).items() if other["spec"]["port"] == spec.port]
-    problems = [
-        f"port: {spec.port} belongs to the instance {name} of this host. Choose another." for name in neighbours
-    ]
-    holders = ports.listeners(spec.port)
-    if not holders or neighbours:
-        return problems
+def check_port(spec: Spec, home: str, our_runner: int | None) -> list[Problem]:
+    """Whether another instance of this home, or a process that is not this instance's, has the port."""
+    others = record.others(home, spec.name)
+    declared = [name for name, other in others.items() if other["spec"]["port"] == spec.port]
+    if declared:
+        choose = "Choose another port."
+        return [
+            Problem("port", f"{spec.port} belongs to the instance {name} of this host", choose, may_pass=True)
+            for name in declared
+        ]
     ours = set(runner.below(our_runner)) if our_runner else set()
-    # A holder whose pid we may not see belongs to somebody else: of our own processes we see it.
-    strangers = [holder for holder in holders if holder.pid not in ours]
+    # Of our own processes we see the pid. So a holder without one is another user's.
+    strangers = [holder for holder in ports.listeners(spec.port) if holder.pid not in ours]
     return [
-        f"port: {spec.port} is in use by {holder}. End it (a server of another run.sh: with that script), or choose "
-        "another port."
+        Problem(
+            "port",
+            f"{spec.port} is in use by {holder}",
+            "Stop that process (a server of another run.sh: with that script), or choose another port.",
+            # An instance whose record has another port by now gives this one up when it is restarted.
+            may_pass=any(holder.pid in pids_of(other) for other in others.values()),
+        )
         for holder in strangers
     ]
 
 
-def address_problems(spec: Spec) -> list[str]:
-    """Whether the server may listen where it should: on an address of this host, and on a port that needs no root."""
+def check_address(spec: Spec) -> list[Problem]:
+    """Whether the server may listen on the port without root, and on an address of this host."""
     problems = []
     lowest = ports.lowest()
     if spec.port < lowest:
-        problems.append(f"port: {spec.port} needs root, and this user may use {lowest} and above. Choose such a port.")
+        text = f"{spec.port} needs root, and this user may use {lowest} and above"
+        problems.append(Problem("port", text, "Choose such a port."))
     reason = ports.unusable(spec.host)
     if reason:
-        problems.append(
-            f"host: nothing can listen on {spec.host} here ({reason}). Name an address of this host (ip address lists "
-            "them), 127.0.0.1 for itself alone, or 0.0.0.0 for all of them."
+        remedy = (
+            "Use an address of this host (`ip address` lists them), 127.0.0.1 for this host only, or 0.0.0.0 for all "
+            "addresses."
         )
+        problems.append(Problem("host", f"no server can listen on {spec.host} here ({reason})", remedy))
     return problems
 
 
-def _arguments(spec: Spec, argv: Sequence[str], said: ImageSays, run: Run) -> tuple[list[str], list[str]]:
-    """Problems and warnings of the command line: what can be seen in the image's help, then what its parser says."""
+def _check_command_line(
+    spec: Spec, argv: Sequence[str], facts: ServerFacts, run: Run
+) -> tuple[list[Problem], list[str]]:
+    """Problems and warnings of the command line: against the image's help, then by its parser."""
     server = argv.index(spec.image) + 1
     begin, words = argv[: server + 1], argv[server + 1 :]
-    if said.failure:
-        return lint_server.plainly(begin, spec.image, *said.failure), []
-    if not said.options:
-        return lint_server.refuses(begin, lint.as_they_stand(words), spec.image, run), []
-    checked = lint.check(words, dict(spec.env), said.options, OWNED)
-    refused = lint_server.refuses(begin, checked.sound, spec.image, run, without=checked.wrong_env)
+    if facts.failure:
+        return [lint_server.failure_problem(begin, spec.image, *facts.failure)], []
+    if not facts.options:
+        return lint_server.check_parser(begin, lint.split_options(words), spec.image, run), []
+    checked = lint.check_arguments(words, dict(spec.env), facts.options, OWNED)
+    refused = lint_server.check_parser(begin, checked.sound, spec.image, run, without=checked.wrong_env)
     return [*checked.problems, *refused], checked.warnings

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the host has to offer for a spec: runtime, image, model, server inside the image. Reads, and changes nothing.
+"""The files that a spec needs: container runtime, image, model, API keys, binds. Reads, and changes nothing.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-What the last record of the instance knows about a file holds as long as the file's stat is the same, so a re-run reads
-neither image nor model and asks the image nothing.
+What the instance's record has of a file is valid while the file's stat is the same. So a second run reads neither the
+image nor the model. How llama-server reads a key file: llama.cpp common/arg.cpp.
 """
 
 from __future__ import annotations
@@ -18,77 +18,99 @@ from typing import Any
 
 from .._artifact.image import resolve as images
 from .._artifact.image import sif
+from .._artifact.image.inspect import Remember
 from .._artifact.image.resolve import Image
 from .._artifact.model import observe as model_observe
 from .._gguf import file as gguf
 from .._host import runtime
 from .._host.runtime import Run
+from .._result import Problem
 from .._spec.spec import Spec
-from . import key_file
 
-# What of the model's summary the gate compares the running server with, and what a status shows.
+# The parts of the model's summary that the record has: the gate compares the server with them, status shows them.
 SUMMARY = ("name", "architecture", "quantization", "parameters", "context_length", "tensor_bytes")
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The files that the instance needs. missing: not there (yet); problems: there, but of no use."""
+class FoundFiles:
+    """The files that the instance needs. missing: not there, or not yet; problems: there, but unusable."""
 
     runtime: str | None
     image: dict[str, Any] | None
     model: dict[str, Any] | None
-    missing: tuple[str, ...]
-    problems: tuple[str, ...]
+    missing: tuple[Problem, ...]
+    problems: tuple[Problem | str, ...]
 
 
-def look(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image) -> Survey:
-    """Look at runtime, image and model. ``last`` is the instance's record.
+def find_files(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image, remember: Remember) -> FoundFiles:
+    """Find the files. ``last``: the instance's record. ``remember`` gets the reading of an image that had to be read.
 
-    Raises OSError, and FileChanged for a file that is being written to.
+    Raises OSError, and FileChanged for a file that is being written.
     """
-    missing: list[str] = []
-    problems: list[str] = []
+    missing: list[Problem] = []
+    problems: list[Problem | str] = []
     program = runtime.find()
     if program is None:
-        problems.append(
-            "This host has neither apptainer nor singularity (looked in PATH, "
-            + ", ".join(runtime.SEARCH)
-            + "). Install one, or have the site's administrator do it."
-        )
+        text = f"This host has neither apptainer nor singularity (searched PATH, {', '.join(runtime.SEARCH)})"
+        problems.append(Problem("", text, "Install one, or ask the site's administrator to do it."))
     known = last or {}
     model = _model(spec, known.get("model"), missing, problems)
-    found, absent, wrong = images.facts(image, spec.server_path, run, program, known.get("image") or {})
+    found, absent, wrong = images.facts(image, spec.server_path, run, program, known.get("image") or {}, remember)
     missing += absent
     problems += wrong
-    if spec.api_key_file and not os.path.exists(spec.api_key_file):
-        missing.append(
-            f"api_key_file: {spec.api_key_file} is not there. Write one key a line into it, for no other eyes."
-        )
-    elif spec.api_key_file:
-        problems += key_file.problems(spec.api_key_file)
-    outside = [bind.split(":")[0] for bind in spec.binds]
+    keys = spec.api_key_file
+    if keys and not os.path.exists(keys):
+        remedy = "Write one key per line into it, and let only the server's user read it."
+        missing.append(Problem("api_key_file", f"{keys} is not there", remedy, keys))
+    elif keys:
+        problems += check_keys(keys)
     missing += [
-        f"binds: {path} is not there on the host. Make it, or take the bind out."
-        for path in outside
+        Problem("binds", f"{path} is not there on the host", "Create it, or remove the bind.", path)
+        for path in (bind.split(":")[0] for bind in spec.binds)
         if not os.path.exists(path)
     ]
-    return Survey(program, found, model, tuple(missing), tuple(problems))
+    return FoundFiles(program, found, model, tuple(missing), tuple(problems))
+
+
+def check_keys(path: str) -> list[Problem]:
+    """Whether llama-server would ignore the keys in this file, or accept no request at all."""
+    try:
+        # Unlike Python, llama-server does not read a carriage return as the end of a line.
+        with open(path, encoding="utf-8", newline="\n") as file:
+            lines = file.read().split("\n")
+    except (OSError, ValueError) as error:
+        remedy = "Let the user that runs this task read it."
+        return [Problem("api_key_file", f"{path} cannot be read ({error})", remedy, path)]
+    keys = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        text = f"{path} has no key (it is empty or has only comments), and llama-server would accept every request"
+        return [Problem("api_key_file", text, "Write one key per line into it.", path)]
+    if any(key != key.strip() for key in keys):
+        text = (
+            f"a key in {path} begins or ends with a space or a carriage return; llama-server reads that as part of the "
+            "key and would accept no request"
+        )
+        return [Problem("api_key_file", text, "Remove it (dos2unix removes carriage returns).", path)]
+    return []
 
 
 def _model(
-    spec: Spec, known: Mapping[str, Any] | None, missing: list[str], problems: list[str]
+    spec: Spec, known: Mapping[str, Any] | None, missing: list[Problem], problems: list[Problem | str]
 ) -> dict[str, Any] | None:
+    """The model's facts for the record; None, and an entry in one of the lists, where it is not there or not sound."""
     try:
         paths = gguf.split_paths(spec.model)
     except gguf.GgufError as error:
         problems.append(f"model: {error}")
         return None
     if paths[0] != spec.model:
-        problems.append(f"model: {spec.model} is not the first part; llama-server wants {paths[0]}.")
+        text = f"{spec.model} is not the first part of the model"
+        problems.append(Problem("model", text, f"llama-server needs {paths[0]}.", spec.model))
         return None
     absent = [path for path in paths if not os.path.exists(path)]
     if absent:
-        missing.append(f"model: {', '.join(absent)} is not there. Fetch it with gpufleet.llamacpp.gguf_model first.")
+        remedy = "Fetch it with gpufleet.llamacpp.gguf_model first."
+        missing.append(Problem("model", f"{', '.join(absent)} is not there", remedy, absent[0]))
         return None
     if known and _stamps(known) == {path: sif.stamp(path) for path in paths}:
         return dict(known)
@@ -108,10 +130,10 @@ def _model(
 
 
 def _stamps(known: Mapping[str, Any]) -> dict[Any, Any]:
-    """The stat values that the record has for the model's files."""
+    """The stat values that the record has of the model's files."""
     return {file.get("path"): file.get("stamp") for file in known.get("files") or []}
 
 
 def _digest_of_all(files: Sequence[model_observe.SeenFile]) -> str:
-    """One number for a split model: the sha256 of its parts' digests, as sha256sum would print them, in order."""
+    """One digest for a split model: the sha256 of its parts' digests in order, one a line."""
     return hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an instance fits: what it takes on each GPU and on the host, against what is free there.
+"""Does an instance fit into the memory of its GPUs and of the host?
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -20,6 +20,7 @@ from .._llama.memory import fit_params
 from .._llama.memory import options as memory_options
 from .._llama.memory.fit_params import HOST, Device
 from .._llama.memory.options import MemoryOptions
+from .._result import Problem
 from .._spec import launch
 from .._spec.spec import Spec
 from .gpus import Neighbour
@@ -27,15 +28,15 @@ from .gpus import Neighbour
 MIB = 1 << 20
 TOOL = "llama-fit-params"
 ESTIMATE = "estimate"
-# What CUDA and its libraries take on a GPU beside what llama.cpp asks for.
+# What CUDA and its libraries take on a GPU, in addition to what llama.cpp allocates.
 CUDA = 512 * MIB
-# What has to stay free on each GPU: this (llama.cpp's own --fit-target), or this part of what the instance takes.
+# What must stay free on each GPU: the larger of this (llama.cpp's own --fit-target) and this part of the need.
 SPARE, SPARE_PART = 1024 * MIB, 0.05
 
 
 @dataclass(frozen=True)
 class GpuNeed:
-    """What the instance takes on one GPU, in bytes; margin is what an estimate adds for being one."""
+    """The memory that the instance needs on one GPU, in bytes. ``margin`` is added to an estimate."""
 
     uuid: str
     gpu: int
@@ -48,9 +49,11 @@ class GpuNeed:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a launch takes. ``host`` is in bytes: model, context, compute, cache_ram (-1: without a bound), and whether
-    the model lies in the page cache. adapts: llama-server takes less where memory is short.
+class MemoryPlan:
+    """The memory that a launch needs.
+
+    ``host``: bytes of model, context, compute and cache_ram (-1: no limit), and whether the model is in the page cache.
+    ``adapts``: llama-server uses less where memory is short. ``notes``: warnings.
     """
 
     launch: str
@@ -61,41 +64,43 @@ class Plan:
     notes: tuple[str, ...]
 
     def as_record(self) -> dict[str, Any]:
-        """What the instance's record keeps under ``memory``: JSON types only."""
+        """The plan as the instance's record has it under ``memory``: JSON types only."""
         return {**asdict(self), "gpus": [asdict(need) for need in self.gpus], "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Bytes of the host's memory that a new program can have, and that the instance's own server will give back."""
+    """Bytes of the host's memory: available now, held by the instance's own server, held by the other instances."""
 
     available: int
     given_back: int
+    others: int = 0
 
 
 @dataclass(frozen=True)
 class MemoryCheck:
-    """The outcome. ``record`` goes into the instance's record as ``memory``, and to the gate; ``rows`` and ``source``
-    into the module's result as ``memory`` and ``memory_source``. Memory is in bytes.
+    """Problems and warnings; ``rows`` and ``source`` for the module's result; ``record`` for the instance's record.
+
+    Memory is in bytes.
     """
 
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     rows: tuple[dict[str, Any], ...] = ()
     source: str | None = None
-    host: Mapping[str, Any] | None = None
     record: Mapping[str, Any] | None = None
 
 
-def host_memory(ours: frozenset[int]) -> HostMemory:
-    """The host's memory as it is now. Raises OSError, ValueError."""
+def host_memory(ours: frozenset[int], others: frozenset[int]) -> HostMemory:
+    """The host's memory now; ``ours`` and ``others`` are pids. Raises OSError and ValueError."""
     with open("/proc/meminfo", encoding="ascii") as file:
         table = dict(line.split(":", 1) for line in file)
-    return HostMemory(int(table["MemAvailable"].split()[0]) * 1024, sum(map(_private, ours)))
+    available = int(table["MemAvailable"].split()[0]) * 1024
+    return HostMemory(available, sum(map(_private, ours)), sum(map(_private, others)))
 
 
 def _private(pid: int) -> int:
-    """Bytes that a process holds for itself: resident, without files and shared memory (proc(5), statm)."""
+    """Bytes of a process alone: resident, without files and shared memory (proc(5), statm)."""
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             fields = [int(field) for field in file.read().split()]
@@ -104,7 +109,7 @@ def _private(pid: int) -> int:
     return max(0, fields[1] - fields[2]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def check(
+def check_memory(
     spec: Spec,
     start: Mapping[str, Any],
     run: Run,
@@ -115,99 +120,79 @@ def check(
     last: Mapping[str, Any] | None,
     host: HostMemory,
 ) -> MemoryCheck:
-    """What the launch takes, and whether there is room for it. Runs one container where the record does not know.
+    """Whether the launch ``start`` fits. Starts one container where the record does not have the answer.
 
-    Call it where the plan has a start (or the record has no ``memory`` of this launch), image and model are there, and
-    gpus.check found no problem::
-
-        fits = memory.check(spec, want.record["launch"], run, gpus=seen.gpus, ours=ours, others=others, last=last,
-                            host=memory.host_memory(ours))
-        record["memory"] = fits.record      # also where nothing starts
-        result["memory"], result["memory_source"] = fits.rows, fits.source
-
-    ``ours`` are the processes that end before this launch starts; ``last`` is the instance's record. Where GPUs are
-    asked for and NVML could not be asked, nothing is found out and nothing is said. Raises OSError and GgufError.
+    ``gpus``: those of the spec; empty where NVML cannot be read, and then nothing is checked. ``ours``: the processes
+    that end before this launch starts. ``last``: the instance's record. Raises OSError and GgufError.
     """
     if spec.gpus and not gpus:
         return MemoryCheck()
-    plan = remembered(last, start["id"])
-    if plan is None:
-        answer = _plan(spec, start, run, gpus)
-        if isinstance(answer, str):
-            return MemoryCheck(problems=(answer,))
-        plan = answer
+    plan = _recorded_plan(last, start["id"]) or _plan(spec, start, run, gpus)
+    if isinstance(plan, Problem):
+        return MemoryCheck(problems=(plan,))
     rows = [_row(need, gpu, ours, others) for need in plan.gpus for gpu in gpus if gpu.uuid == need.uuid]
-    problems, warnings = _gpu_sentences(plan, rows, others, gpus)
-    host_problems, host_warnings = _host_sentences(plan, host)
+    problems, warnings = _check_gpus(plan, rows, gpus, others)
+    host_problems, host_warnings = _check_host(plan, host)
     return MemoryCheck(
         tuple(problems + host_problems),
         (*plan.notes, *warnings, *host_warnings),
         tuple(rows),
         plan.source,
-        {**plan.host, "available": host.available, "given_back": host.given_back},
         plan.as_record(),
     )
 
 
-def remembered(last: Mapping[str, Any] | None, launch_id: str) -> Plan | None:
-    """What the record knows of this very launch, or None."""
-    known = (last or {}).get("memory")
+def _recorded_plan(last: Mapping[str, Any] | None, launch_id: str) -> MemoryPlan | None:
+    """The plan that the record has of this launch, or None."""
+    value = (last or {}).get("memory")
     try:
-        if known is None or known["launch"] != launch_id:
+        if value is None or value["launch"] != launch_id:
             return None
-        needs = tuple(GpuNeed(**need) for need in known["gpus"])
-        return Plan(**{**known, "gpus": needs, "notes": tuple(known["notes"])})
+        needs = tuple(GpuNeed(**need) for need in value["gpus"])
+        return MemoryPlan(**{**value, "gpus": needs, "notes": tuple(value["notes"])})
     except (KeyError, TypeError):
         return None
 
 
-def known(last: Mapping[str, Any] | None, value: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the last record has of the launch in ``value``, as that record has it, or None."""
-    found = remembered(last, value["launch"]["id"])
-    return found.as_record() if found else None
+def recorded_memory(last: Mapping[str, Any] | None, launch_id: str) -> Mapping[str, Any] | None:
+    """What the record has under ``memory`` of this launch, or None."""
+    plan = _recorded_plan(last, launch_id)
+    return plan.as_record() if plan else None
 
 
-def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -> Plan | str:
-    """What the image's own tool says, or else the estimate; or the sentence that refuses the model."""
+def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -> MemoryPlan | Problem:
+    """The memory by the image's own tool, or else by the estimate; a Problem for a model that cannot be loaded."""
     argv = start["argv"]
     arguments = argv[argv.index(spec.image) + 2 :]
     options = memory_options.parse(arguments, dict(spec.env))
     answer = fit_params.ask(argv, spec.image, options.slots, run)
     if answer.refused:
-        return (
-            f"model: the llama.cpp in {spec.image} cannot load {spec.model}: {answer.refused}. Get the model again if "
-            "it is damaged, or use an image with a newer llama.cpp."
-        )
+        remedy = "Fetch the model again if it is damaged, or use an image with a newer llama.cpp."
+        return Problem("model", f"the llama.cpp in {spec.image} cannot load {spec.model}: {answer.refused}", remedy)
     devices = {device.name: device for device in answer.devices}
-    by_place: Sequence[Device | None] = [devices.get(f"CUDA{place}") for place in range(len(gpus))]
+    on_gpus: Sequence[Device | None] = [devices.get(f"CUDA{place}") for place in range(len(gpus))]
     notes = []
     source = TOOL
-    if answer.silent or (gpus and not any(by_place) and options.layers != 0):
+    if answer.silent or (gpus and not any(on_gpus) and options.layers != 0):
         source = ESTIMATE if gpus or answer.silent else TOOL
+        names = ", ".join(device.name for device in answer.devices)
         why = answer.silent or (
-            f"{TOOL} in {spec.image} sees no GPU ({_names(answer.devices)}), so this image would run the model on the "
-            "CPU"
+            f"{TOOL} in {spec.image} sees no GPU ({names}), so this image would run the model on the CPU"
         )
-        notes.append(f"memory: {why}. What it takes is an estimate from the model's header.")
+        notes.append(f"memory: {why}. The memory that it needs is estimated from the model's header.")
     if source == ESTIMATE:
         parts = [gguf.read(path) for path in gguf.split_paths(spec.model)]
-        *by_place, guessed = memory_estimate.estimate(parts, options, [gpu.memory_free for gpu in gpus])
-        devices = {HOST: guessed}
+        *on_gpus, on_host = memory_estimate.estimate(parts, options, [gpu.memory_free for gpu in gpus])
+        devices = {HOST: on_host}
         if options.overrides:
-            notes.append(
-                "memory: the estimate knows nothing of --override-tensor and counts those tensors on the GPUs."
-            )
-    extra, said = _side_files(spec, options, len(gpus))
-    notes += said
-    needs = tuple(_need(gpu, device, more, source) for gpu, device, more in zip(gpus, by_place, extra))
+            notes.append("memory: the estimate ignores --override-tensor and counts those tensors on the GPUs.")
+    extra, side_notes = _side_files(spec, options, len(gpus))
+    notes += side_notes
+    needs = tuple(_need(gpu, device, more, source) for gpu, device, more in zip(gpus, on_gpus, extra))
     idle = [str(need.gpu) for need in needs if not need.need]
     if idle:
-        notes.append(f"memory: nothing of the model comes onto GPU {', '.join(idle)}; leave it out of gpus.")
-    return Plan(start["id"], source, needs, _host(devices[HOST], options), options.adapts, tuple(notes))
-
-
-def _names(devices: Sequence[Device]) -> str:
-    return ", ".join(device.name for device in devices)
+        notes.append(f"memory: no part of the model is placed on GPU {', '.join(idle)}. Remove it from gpus.")
+    return MemoryPlan(start["id"], source, needs, _host(devices[HOST], options), options.adapts, tuple(notes))
 
 
 def _need(gpu: Gpu, device: Device | None, extra: int, source: str) -> GpuNeed:
@@ -232,7 +217,7 @@ def _host(device: Device, options: MemoryOptions) -> dict[str, Any]:
 
 
 def _side_files(spec: Spec, options: MemoryOptions, gpus: int) -> tuple[list[int], list[str]]:
-    """Bytes on each GPU of the projector and the draft model, which neither the tool nor the estimate counts."""
+    """Bytes on each GPU of projector and draft model, which neither the tool nor the estimate counts; and notes."""
     extra = [0] * gpus
     binds = launch.all_binds(spec)
     notes = []
@@ -245,86 +230,101 @@ def _side_files(spec: Spec, options: MemoryOptions, gpus: int) -> tuple[list[int
         try:
             size = os.path.getsize(launch.outside(path, binds))
         except OSError:
-            notes.append(f"memory: {path} is not counted, because it was not found on the host.")
+            notes.append(f"memory: {path} is not counted, because it is not on the host.")
             continue
         if what == "projector":
             extra[0] += size
         else:
             extra = [one + size // gpus for one in extra]
-            notes.append(f"memory: the context of the draft model {path} is not counted, only its weights.")
+            notes.append(f"memory: of the draft model {path} only the weights are counted, not its context.")
     return extra, notes
 
 
 def _row(need: GpuNeed, gpu: Gpu, ours: frozenset[int], others: Sequence[Neighbour]) -> dict[str, Any]:
-    """The need against what the GPU has: what the old server gives back, and what other instances are yet to take."""
+    """One GPU: the need, what is free, what the old server gives back, and what other instances will still take."""
     back = sum(found.memory or 0 for found in gpu.processes if found.pid in ours)
     due = sum(other.due(gpu) for other in others)
     left = gpu.memory_free + back - due - need.need
-    spare = max(SPARE, int(need.need * SPARE_PART)) if need.need else 0
     return {
         **asdict(need),
         "free": gpu.memory_free,
         "given_back": back,
         "others": due,
         "left": left,
-        "short": max(0, spare - left) if need.need else 0,
+        "short": max(0, _spare(need.need) - left) if need.need else 0,
     }
 
 
-COLUMNS = ("model", "context", "compute", "cuda", "margin", "need", "free", "given_back", "others", "left")
-HEADS = ("GPU", "model", "context", "compute", "CUDA", "margin", "need", "free", "+old", "-others", "left")
+def _spare(need: int) -> int:
+    """Bytes that must stay free on a GPU beyond this need."""
+    return max(SPARE, int(need * SPARE_PART))
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows in MiB, at most 80 characters wide."""
-    lines = [HEADS] + [(str(row["gpu"]), *(str(row[column] // MIB) for column in COLUMNS)) for row in rows]
-    return "\n".join(
-        f"{first:>3}" + "".join(f"{word:>{max(7, len(head) + 1)}}" for word, head in zip(rest, HEADS[1:]))
-        for first, *rest in lines
-    )
-
-
-def _gpu_sentences(
-    plan: Plan, rows: Sequence[Mapping[str, Any]], others: Sequence[Neighbour], gpus: Sequence[Gpu]
-) -> tuple[list[str], list[str]]:
+def _check_gpus(
+    plan: MemoryPlan, rows: Sequence[Mapping[str, Any]], gpus: Sequence[Gpu], others: Sequence[Neighbour]
+) -> tuple[list[Problem], list[str]]:
     """Problems and warnings: too little memory on a GPU."""
     short = [row for row in rows if row["short"]]
     if not short:
         return [], []
-    lacking = ", ".join(f"GPU {row['gpu']} ({-(-row['short'] // MIB)} MiB too little)" for row in short)
-    whose = "the image's own llama-fit-params" if plan.source == TOOL else "an estimate from the model's header"
+    source = "the image's own llama-fit-params" if plan.source == TOOL else "an estimate from the model's header"
+    text = f"it does not fit on {'; '.join(map(_shortage, short))}. These figures are from {source}"
     waiting = sorted({other.name for other in others for row in short if other.planned.get(row["uuid"])})
-    counted = f" Counted in: what the declared instances {', '.join(waiting)} take." if waiting else ""
-    said = (
-        f"memory: it does not fit on {lacking}, according to {whose}.{counted} In MiB; left has to be at least "
-        f"{SPARE // MIB} and 5 % of need:\n{table(rows)}\n"
-    )
+    if waiting:
+        text += f", and what the declared instances {', '.join(waiting)} need is counted in"
     if plan.adapts:
         return [], [
-            said + "llama-server (--fit on) will take fewer layers or a smaller context, and be slower or less."
+            f"memory: {text}. llama-server (--fit on) will use fewer GPU layers or a smaller context, so it is slower "
+            "or serves less."
         ]
-    return [
-        said + "Give it more or other GPUs, a smaller context_size or a smaller cache (-ctk q8_0 and -ctv q8_0 in "
-        "args), or end what else is on them."
-    ], []
+    remedy = (
+        "Use more or other GPUs, a smaller context_size or a smaller cache (-ctk q8_0 and -ctv q8_0 in args), or end "
+        "what else uses these GPUs."
+    )
+    by_uuid = {gpu.uuid: gpu for gpu in gpus}
+    may_pass = all(row["short"] <= _of_others(by_uuid[row["uuid"]], others) for row in short)
+    return [Problem("memory", text, remedy, may_pass=may_pass)], []
 
 
-def _host_sentences(plan: Plan, host: HostMemory) -> tuple[list[str], list[str]]:
+def _shortage(row: Mapping[str, Any]) -> str:
+    """What one GPU lacks, and of what: in MiB."""
+    mib = {key: value // MIB for key, value in row.items() if key not in ("gpu", "uuid")}
+    parts = ", ".join(f"{key} {mib[key]}" for key in ("model", "context", "compute", "cuda", "margin") if mib[key])
+    available = f"{mib['free']} MiB free"
+    if mib["given_back"]:
+        available += f" + {mib['given_back']} of the old server"
+    if mib["others"]:
+        sign, verb = ("-", "will take") if mib["others"] > 0 else ("+", "give back")
+        available += f" {sign} {abs(mib['others'])} that other instances {verb}"
+    return (
+        f"GPU {row['gpu']} ({-(-row['short'] // MIB)} MiB too little): it needs {mib['need']} MiB ({parts}) and "
+        f"{_spare(row['need']) // MIB} to spare, of {available}"
+    )
+
+
+def _of_others(gpu: Gpu, others: Sequence[Neighbour]) -> int:
+    """Bytes of a GPU that other instances hold or will take, and that a change of theirs can free."""
+    return sum(other.held(gpu) + other.due(gpu) for other in others if not other.comes)
+
+
+def _check_host(plan: MemoryPlan, host: HostMemory) -> tuple[list[Problem], list[str]]:
     """Problems and warnings: too little memory on the host."""
     parts = plan.host
-    room = host.available + host.given_back
+    available = host.available + host.given_back
     must = parts["context"] + parts["compute"] + (0 if parts["in_page_cache"] else parts["model"])
-    if must > room:
-        return [
-            f"memory: on the host it takes {must // MIB} MiB (context {parts['context'] // MIB}, compute "
-            f"{parts['compute'] // MIB}, model {parts['model'] // MIB}), and {room // MIB} MiB are available: the "
-            "kernel would end it. Put more layers on GPUs (gpu_layers), choose a smaller context_size, or free memory."
-        ], []
-    may = must + max(0, parts["cache_ram"]) + (parts["model"] if parts["in_page_cache"] else 0)
-    if may <= room:
+    if must > available:
+        text = (
+            f"it takes {must // MIB} MiB of the host's memory (context {parts['context'] // MIB}, compute "
+            f"{parts['compute'] // MIB}, model {parts['model'] // MIB}), and {available // MIB} MiB are available, so "
+            "the kernel would kill it"
+        )
+        remedy = "Put more layers on GPUs (gpu_layers), use a smaller context_size, or free memory."
+        return [Problem("memory", text, remedy, may_pass=must <= available + host.others)], []
+    most = must + max(0, parts["cache_ram"]) + (parts["model"] if parts["in_page_cache"] else 0)
+    if most <= available:
         return [], []
     return [], [
-        f"memory: on the host it may take {may // MIB} MiB (of these {max(0, parts['cache_ram']) // MIB} for the "
-        f"prompts of earlier requests, --cache-ram), and {room // MIB} MiB are available. Choose a smaller --cache-ram "
-        "in args."
+        f"memory: it may take {most // MIB} MiB of the host's memory ({max(0, parts['cache_ram']) // MIB} of them for "
+        f"the prompts of earlier requests, --cache-ram), and {available // MIB} MiB are available. Use a smaller "
+        "--cache-ram in args."
     ]

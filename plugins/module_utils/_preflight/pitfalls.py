@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a spec means: settings that llama-server accepts, and that do something else than they seem to. Pure.
+"""Settings that llama-server accepts, and whose effect is not what an operator expects. Pure.
 
 Private to gpufleet.llamacpp; may change at any time. Rules: llama.cpp common/fit.cpp, tools/server/server-context.cpp,
 llama-kv-cache.cpp, and models/deepseek2.cpp for the old files without latent attention.
@@ -17,24 +17,25 @@ from .._llama.argv import flag, value_of
 from .._llama.memory import options as memory_options
 from .._llama.memory.options import MemoryOptions
 from .._llama.options import OFF, ON
+from .._result import Problem
 from .._spec.spec import Spec
 
 GIB = 1 << 30
 LOOPBACK = ("127.", "::1", "[::1]", "localhost")
 ROPE = ("--rope-scaling", "--rope-scale", "--rope-freq-base", "--rope-freq-scale", "--yarn-orig-ctx")
-# Files of this architecture that were made before April 2025 keep every head's K and V; newer ones one latent row.
+# Files of this architecture made before April 2025 keep K and V of every head; newer files keep one latent row.
 LATENT = ("deepseek2",)
-# A cache below this is not worth a word, in bytes.
+# Bytes. A smaller cache needs no warning.
 LARGE_CACHE = 16 * GIB
 
 
-def check(spec: Spec, words: Sequence[str], metadata: Mapping[str, Any] | None) -> tuple[list[str], list[str]]:
-    """Problems and warnings. ``words``: llama-server's arguments; ``metadata``: of the model's first file, where it is
-    there.
-    """
+def check_pitfalls(
+    spec: Spec, words: Sequence[str], metadata: Mapping[str, Any] | None
+) -> tuple[list[Problem], list[str]]:
+    """Problems and warnings. ``words``: llama-server's arguments; ``metadata``: of the model's first file, if known."""
     env = dict(spec.env)
     options = memory_options.parse(words, env)
-    problems: list[str] = []
+    problems: list[Problem] = []
     warnings = [*_exposed(spec), *_fit(options, words, env)]
     trained = _trained(metadata)
     if metadata is not None:
@@ -48,25 +49,25 @@ def _exposed(spec: Spec) -> list[str]:
     if spec.api_key_file or spec.host.startswith(LOOPBACK):
         return []
     return [
-        f"host: {spec.host} without api_key_file: whoever reaches port {spec.port} can use the model. Name a file "
-        "with keys, or let a firewall decide who reaches it."
+        f"host: {spec.host} without api_key_file: anyone who can reach port {spec.port} can use the model. Set "
+        "api_key_file, or restrict access with a firewall."
     ]
 
 
 def _fit(options: MemoryOptions, words: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """--fit is on anyway; the warning is for who says it and counts on it."""
-    said = value_of(words, "-fit", "--fit") or env.get("LLAMA_ARG_FIT")
-    if said not in ON or options.layers is None:
+    """--fit is on by default; warn only if the operator set it explicitly."""
+    value = value_of(words, "-fit", "--fit") or env.get("LLAMA_ARG_FIT")
+    if value not in ON or options.layers is None:
         return []
     layers = "all" if options.layers == 9999 else options.layers
     return [
-        f"args: with gpu_layers {layers}, --fit on only warns where the model does not fit, and loading goes on. "
-        "gpu_layers: auto lets it choose."
+        f"args: with gpu_layers {layers}, --fit on only warns if the model does not fit, and loading continues. Set "
+        "gpu_layers to auto to let llama-server choose."
     ]
 
 
 def _trained(metadata: Mapping[str, Any] | None) -> int | None:
-    """The length in tokens that the model was trained with."""
+    """The context length that the model was trained with, in tokens."""
     length = (metadata or {}).get(f"{(metadata or {}).get('general.architecture')}.context_length")
     return int(length) if is_integer(length) and length else None
 
@@ -77,39 +78,40 @@ def _beyond(options: MemoryOptions, words: Sequence[str], trained: int | None) -
         return []
     return [
         f"context_size: {options.context} is more than the {trained} tokens that the model was trained with. No "
-        f"request gets more than {trained}; the rest only takes memory, or serves several requests at once."
+        f"request gets more than {trained}. The rest takes memory, and is of use only for parallel requests."
     ]
 
 
 def _slots(options: MemoryOptions, words: Sequence[str], env: Mapping[str, str], trained: int | None) -> list[str]:
-    """An explicit number of slots divides the context among them; llama-server's own choice lets them share it."""
-    said = value_of(words, *memory_options.PARALLEL) or env.get("LLAMA_ARG_N_PARALLEL")
+    """An explicit number of slots divides the context; llama-server's own default shares it."""
+    value = value_of(words, *memory_options.PARALLEL) or env.get("LLAMA_ARG_N_PARALLEL")
     context = options.context or trained
     unified = flag(words, ("-kvu", "--kv-unified"), ("-no-kvu", "--no-kv-unified"))
     if unified is None:
         unified = env.get("LLAMA_ARG_KV_UNIFIED", OFF[0]) in ON
-    if not said or not said.lstrip("+").isdigit() or options.slots < 2 or unified or not context:
+    if not value or not value.lstrip("+").isdigit() or options.slots < 2 or unified or not context:
         return []
     return [
-        f"args: --parallel {options.slots} divides the context: {context} tokens are {context // options.slots} for "
-        "each request. Add --kv-unified to let them share it, or raise context_size."
+        f"args: --parallel {options.slots} divides the context: each request gets {context // options.slots} of "
+        f"{context} tokens. Add --kv-unified to share the context, or raise context_size."
     ]
 
 
-def _latent_types(metadata: Mapping[str, Any], options: MemoryOptions) -> list[str]:
-    """Multi-head latent attention keeps one row that serves as K and as V, which so have one type."""
+def _latent_types(metadata: Mapping[str, Any], options: MemoryOptions) -> list[Problem]:
+    """Multi-head latent attention keeps K and V in one row, so both have the same type."""
     architecture = metadata.get("general.architecture")
     latent = all(f"{architecture}.attention.{key}_length_mla" in metadata for key in ("key", "value"))
     if not latent or options.type_k == options.type_v:
         return []
-    return [
-        f"args: this model keeps K and V in one row (architecture {architecture}), and llama-server does not start "
-        f"with --cache-type-k {options.type_k} and --cache-type-v {options.type_v}. Give both the same type."
-    ]
+    text = (
+        f"this model keeps K and V in one row (architecture {architecture}), and llama-server does not start with "
+        f"--cache-type-k {options.type_k} and --cache-type-v {options.type_v}"
+    )
+    return [Problem("args", text, "Give both the same type.")]
 
 
 def _old_file(metadata: Mapping[str, Any], options: MemoryOptions, trained: int | None) -> list[str]:
-    """A DeepSeek file from before latent attention, whose cache takes many times what a newer one takes."""
+    """A DeepSeek file from before latent attention, whose cache is many times as large as a newer file's."""
     architecture = metadata.get("general.architecture")
     old = architecture in LATENT and f"{architecture}.attention.key_length_mla" not in metadata
     cache = kv_cache(dict(metadata)) if old else None
@@ -118,13 +120,13 @@ def _old_file(metadata: Mapping[str, Any], options: MemoryOptions, trained: int 
     if size < LARGE_CACHE:
         return []
     return [
-        f"model: this file was made before llama.cpp had latent attention for {architecture}, so that {context} tokens "
-        f"take {size / GIB:.0f} GiB beside the weights. A file made since April 2025 takes a small part of that; or "
-        "lower context_size."
+        f"model: this file was made before llama.cpp had latent attention for {architecture}, so {context} tokens "
+        f"take {size / GIB:.0f} GiB in addition to the weights. Use a file made since April 2025, which takes a small "
+        "part of that, or lower context_size."
     ]
 
 
 def cache_bytes(cache: KvCache, options: MemoryOptions, context: int) -> int:
-    """What the cache takes, in bytes, with types that llama-server does not know counted as its default."""
+    """Bytes of the cache. Types that llama-server does not know are counted as its default."""
     types = [name if name in CACHE_TYPES else "f16" for name in (options.type_k, options.type_v)]
     return cache.total(context, types[0], types[1], options.slots, options.micro_batch)

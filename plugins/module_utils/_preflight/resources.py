@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The GPUs and the memory that a host has for one instance, and who else has a part in them, looked at once.
+"""The GPUs and the memory that a host has for one instance, read at once with the other instances that use them.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -8,13 +8,14 @@ Private to gpufleet.llamacpp; may change at any time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .._gguf.file import GgufError
 from .._host.gpu import nvml
 from .._host.gpu import read as gpu
 from .._host.runtime import Run
+from .._result import Problem
 from .._spec.spec import Spec
 from . import gpus, memory
 from .gpus import GpuCheck, Neighbour
@@ -22,66 +23,67 @@ from .memory import MemoryCheck
 
 
 @dataclass(frozen=True)
-class Room:
-    """What was found: the GPUs of the spec, the instance's own processes, its neighbours, the driver's CUDA."""
+class Resources(GpuCheck):
+    """The GPUs, the instance's own processes, the other instances, and the driver's CUDA version, such as 12080."""
 
-    seen: GpuCheck = field(default_factory=GpuCheck)
     ours: frozenset[int] = frozenset()
     others: tuple[Neighbour, ...] = ()
     driver: int | None = None
 
 
-def of_record(spec: Spec, last: Mapping[str, Any] | None) -> Room | None:
-    """What is known without a look: the GPUs that the same words meant when the instance was last deployed, or None.
+def recorded_resources(spec: Spec, last: Mapping[str, Any] | None) -> Resources | None:
+    """The recorded GPUs, without a look at the host; None where the spec has other words for its GPUs.
 
-    Words that were passed on as they are (an earlier version did so) stay until something else restarts the server.
+    Earlier versions did not resolve the words. Then they stay as they are until something else restarts the server.
     """
-    return Room(GpuCheck(gpus.known(spec, last))) if last and gpus.same_words(spec, last) else None
+    return Resources(gpus.recorded(spec, last)) if last and gpus.same_words(spec, last) else None
 
 
-def look(
+def read_resources(
     spec: Spec,
     home: str,
     last: Mapping[str, Any] | None,
     library: Callable[[str], bool],
     before: Sequence[Neighbour] = (),
-) -> Room:
-    """Look at the host. NVML is asked only for a spec that asks for GPUs. ``before`` as gpus.neighbours takes it."""
-    reading: gpus.Reading = ()
+) -> Resources:
+    """Read the host. NVML is used only for a spec with GPUs. ``before``: see gpus.neighbours."""
+    reading: gpus.GpuReading = ()
     driver = None
     if spec.gpus:
-        if nvml.library_present():  # on a host without a driver no library of Python's would help
+        if nvml.library_present():  # on a host without a driver Python's library is of no use
             library("nvidia-ml-py")
         try:
             found = gpu.read()
-            reading, driver = found.gpus, _number(found.cuda_version)
+            reading, driver = found.gpus, _cuda_number(found.cuda_version)
         except gpu.NvmlUnavailable as error:
             reading = error
     ours, others = gpus.pids_of(last), gpus.neighbours(home, spec.name, reading, before)
-    seen = gpus.check(spec, reading, ours=ours, others=others, last=last, mps=bool(spec.gpus) and gpus.mps_runs())
-    return Room(seen, ours, tuple(others), driver)
+    mps = bool(spec.gpus) and gpus.mps_runs()
+    checked = gpus.check_gpus(spec, reading, ours=ours, others=others, last=last, mps=mps)
+    return Resources(**vars(checked), ours=ours, others=tuple(others), driver=driver)
 
 
-def memory_for(
-    spec: Spec, start: Mapping[str, Any], run: Run, room: Room, last: Mapping[str, Any] | None
+def check_memory(
+    spec: Spec, start: Mapping[str, Any], run: Run, resources: Resources, last: Mapping[str, Any] | None
 ) -> MemoryCheck:
-    """Whether the launch fits into the room; may run one container. What cannot be read is told as a problem."""
+    """Whether the launch fits into the memory; may start one container. What cannot be read is a problem."""
+    other_pids = frozenset[int]().union(*(other.pids for other in resources.others))
     try:
-        return memory.check(
+        return memory.check_memory(
             spec,
             start,
             run,
-            gpus=room.seen.gpus,
-            ours=room.ours,
-            others=room.others,
+            gpus=resources.gpus,
+            ours=resources.ours,
+            others=resources.others,
             last=last,
-            host=memory.host_memory(room.ours),
+            host=memory.host_memory(resources.ours, other_pids),
         )
     except (OSError, ValueError, GgufError) as error:
-        return MemoryCheck(problems=(f"memory: what {spec.name} takes cannot be told: {error}.",))
+        return MemoryCheck(problems=(Problem("memory", f"what {spec.name} takes is not known: {error}"),))
 
 
-def _number(version: str | None) -> int | None:
+def _cuda_number(version: str | None) -> int | None:
     """NVML's own number for a CUDA version: 12.8 is 12080."""
     major, dot, minor = (version or "").partition(".")
     return int(major) * 1000 + int(minor) * 10 if dot and major.isdigit() and minor.isdigit() else None

@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the container runtime can start a container in a unit of systemd: not with a setuid starter.
+"""Can the container runtime start a container in a systemd unit? It cannot with a setuid starter.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-The units have NoNewPrivileges=yes, under which the kernel ignores the setuid bit, and that of the host an empty
-CapabilityBoundingSet=, in which even root could not mount. A runtime that is installed without a setuid starter uses
-user namespaces, and that works.
+The units have NoNewPrivileges=yes, so the kernel ignores the setuid bit. System units also have an empty
+CapabilityBoundingSet=, so even root could not mount. A runtime without a setuid starter uses user namespaces, which
+work.
 """
 
 from __future__ import annotations
@@ -18,30 +18,35 @@ import stat
 from .._host.files import read_bytes
 from .._host.manager import Manager
 from .._host.runtime import Run
+from .._result import Problem
 
 # A line of apptainer.conf and singularity.conf.
 SWITCHED_OFF = re.compile(rb"^\s*allow setuid\s*=\s*no\s*$", re.MULTILINE)
 
 
-def problems(manager: Manager, program: str | None, run: Run) -> list[str]:
-    """Why a server that ``program`` starts could not be started by the manager, and what to do. Changes nothing."""
+def check_starter(manager: Manager, program: str | None, run: Run) -> list[Problem]:
+    """Whether the manager can start a container with the runtime ``program``."""
     if not manager.gains_no_privileges or program is None:
         return []
     starter, configuration = _starter(program, run)
     if starter is None:
         return []
     name = os.path.basename(program)
-    return [
-        f"manager: {manager.name} cannot start a container of this {name}, which does it through the setuid program "
-        f"{starter}, and in such a unit no program gains rights. Have it use user namespaces ('allow setuid = no' in "
-        f"{configuration}, or {name} installed without its setuid part), or choose manager: supervisor."
-    ]
+    text = (
+        f"{manager.name} cannot start a container with this {name}: it uses the setuid program {starter}, and in a "
+        "systemd unit no program gains privileges"
+    )
+    remedy = (
+        f"Use user namespaces ('allow setuid = no' in {configuration}, or {name} without its setuid part), or set "
+        "manager to supervisor."
+    )
+    return [Problem("manager", text, remedy)]
 
 
 def _starter(program: str, run: Run) -> tuple[str | None, str]:
-    """The setuid starter that the runtime would use for a user, or None; and its configuration file.
+    """The setuid starter that the runtime uses, or None; and the runtime's configuration file.
 
-    Where both lie the runtime tells itself (apptainer buildcfg).
+    The runtime itself prints both paths (apptainer buildcfg).
     """
     code, out, dummy = run([program, "buildcfg"])
     values = dict(line.split("=", 1) for line in out.splitlines() if "=" in line) if code == 0 else {}

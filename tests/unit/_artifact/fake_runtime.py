@@ -16,6 +16,15 @@ HELP = """----- common params -----
 """
 
 
+def printed(
+    server: str | None, version: tuple[int, str] = (0, ""), help_text: tuple[int, str] = (0, ""), cuda: str = ""
+) -> str:
+    """What the container of inspect.read prints; ``server`` None: the image has none."""
+    sections = [] if server is None else [("server", (0, server)), ("version", version), ("help", help_text)]
+    sections += [] if server is None else [("cuda", (0, cuda))]
+    return "".join(f"\x1e{name} {status}\n{text}\n" for name, (status, text) in sections)
+
+
 class FakeRuntime:
     """``pulls``: the content that a pull brings, or None where it fails; ``signed``: whether verify is content."""
 
@@ -29,7 +38,7 @@ class FakeRuntime:
         self.answers: dict[str, tuple[int, str, str]] = {
             "inspect": (0, '{"data": {"attributes": {"labels": {"title": "llama"}}}}', "INFO:    fuse2fs not found"),
             "/bin/sh": (0, "/app/llama-server\n", ""),
-            "--version": (0, "", "INFO:    x\nversion: 6123 (abcdef)\nbuilt with GNU"),
+            "--version": (0, "version: 6123 (abcdef)\nbuilt with GNU", ""),
             "--help": (0, HELP, ""),
         }
 
@@ -52,7 +61,15 @@ class FakeRuntime:
                 with open(os.path.join(self.environ["APPTAINER_KEYSDIR"], "pgp-public"), "w", encoding="utf-8") as ring:
                     ring.write("key")
             return 0, "", ""
+        if "/bin/sh" in argv:
+            return self._read()
         return next(answer for word, answer in self.answers.items() if word in argv)
+
+    def _read(self) -> tuple[int, str, str]:
+        code, server, err = self.answers["/bin/sh"]
+        version, help_text = self.answers["--version"], self.answers["--help"]
+        sections = printed(server.strip() or None, version[:2], help_text[:2])
+        return code, sections if code == 0 else "", f"INFO:    x\n{err}{help_text[2]}"
 
     def _pull(self, target: str) -> tuple[int, str, str]:
         self.pulled_with = self.environ

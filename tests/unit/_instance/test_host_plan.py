@@ -17,7 +17,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import host_plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.reconcile import Answer, Request
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem, Refusal
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
@@ -139,17 +139,19 @@ def test_an_image_that_two_share_comes_once_to_where_they_expect_it(host: Host) 
 @pytest.mark.parametrize(
     ("missing", "comes"),
     [
-        ("model: /m/y.gguf is not there. Fetch it.", True),
-        ("model: /m/y-00002-of-00003.gguf, /m/y-00003-of-00003.gguf is not there.", True),
-        ("binds: /m is not there on the host. Make it.", True),
-        ("model: /n/y.gguf is not there. Fetch it.", False),
-        ("binds: /n is not there on the host. Make it.", False),
-        ("image: /h/x.sif is not there. Copy it.", False),
+        (Problem("model", "it is not there", path="/m/y.gguf"), True),
+        (Problem("model", "two are not there", path="/m/y-00002-of-00003.gguf"), True),
+        (Problem("binds", "it is not there", path="/m"), True),
+        (Problem("binds", "it is not there", path="/m/"), True),
+        (Problem("model", "it is not there", path="/n/y.gguf"), False),
+        (Problem("binds", "it is not there", path="/n"), False),
+        (Problem("image", "it is not there", path="/m/x.sif"), False),
+        (Problem("user", "it is not there"), False),
     ],
 )
-def test_what_is_missing_and_does_not_come(host: Host, missing: str, comes: bool) -> None:
+def test_what_is_missing_and_does_not_come(host: Host, missing: Problem, comes: bool) -> None:
     host.models["/m/y.gguf"] = a_model("Fetch")
-    host.instances["a"] = answer(warnings=[missing, "and more"], missing=[missing])
+    host.instances["a"] = answer(warnings=[str(missing), "and more"], missing=[missing])
     found = host.look(entry("a", "/m/y.gguf"))
     assert found.problems == ([] if comes else [f"a: {missing}"])
     assert found.warnings == ["a: and more"]
@@ -170,14 +172,19 @@ def test_every_problem_of_all_at_once(host: Host) -> None:
     ]
 
 
-PORT = "port: 4403 belongs to the instance a of this host."
-GPU = "gpus: GPU 0 lets one process in and is used by the instance a."
-MEMORY = "memory: it does not fit on GPU 2."
-ARGS = "args: no such option."
+PORT = Problem("port", "4403 belongs to the instance a of this host", may_pass=True)
+TAKEN = Problem("port", "4403 is in use by pid 7")
+GPU = Problem("gpus", "GPU 0 accepts one process and is used by the instance a", may_pass=True)
+LOST = Problem("gpus", "GPU 0 is lost")
+MEMORY = Problem("memory", "it does not fit on GPU 2", may_pass=True)
+LITTLE = Problem("memory", "it does not fit on GPU 2")
+ARGS = Problem("args", "no such option")
 
 
-@pytest.mark.parametrize(("problem", "passes"), [(PORT, True), (GPU, False), (MEMORY, False), (ARGS, False)])
-def test_what_another_instance_gives_up_first_is_no_problem_yet(host: Host, problem: str, passes: bool) -> None:
+@pytest.mark.parametrize(
+    ("problem", "passes"), [(PORT, True), (TAKEN, False), (GPU, False), (MEMORY, False), (ARGS, False)]
+)
+def test_what_another_instance_gives_up_first_is_no_problem_yet(host: Host, problem: Problem, passes: bool) -> None:
     host.instances["b"] = Refusal([problem])
     assert host.look(entry("a"), entry("b")).problems == [f"b: {problem}"], "a stays as it is"
     host.instances["a"] = answer(True)
@@ -186,8 +193,11 @@ def test_what_another_instance_gives_up_first_is_no_problem_yet(host: Host, prob
     assert names(found.plan["instances"]) == (["a", "b"] if passes else ["a"])
 
 
-@pytest.mark.parametrize(("problem", "passes"), [(PORT, True), (GPU, True), (MEMORY, True), (ARGS, False)])
-def test_nor_is_what_cannot_be_known_before_its_image_is_there(host: Host, problem: str, passes: bool) -> None:
+@pytest.mark.parametrize(
+    ("problem", "passes"),
+    [(PORT, True), (TAKEN, False), (GPU, True), (LOST, False), (MEMORY, True), (LITTLE, False), (ARGS, False)],
+)
+def test_nor_is_what_cannot_be_known_before_its_image_is_there(host: Host, problem: Problem, passes: bool) -> None:
     host.instances["a"] = answer(True, image=Image("/h/shared/x-1.sif", sha256="1" * 64))
     host.instances["b"] = Refusal([problem])
     found = host.look(entry("a", image="oras://r/x:1"), entry("b"))

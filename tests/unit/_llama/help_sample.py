@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
+
 HELP = """----- common params -----
 
 -h,    --help, --usage                  what there is
@@ -15,7 +17,7 @@ HELP = """----- common params -----
                                         (env: LLAMA_ARG_CTX_SIZE)
 -t,    --threads N                      threads
                                         (env: LLAMA_ARG_THREADS)
--s,    --seed SEED                      where chance begins
+-s,    --seed SEED                      where chance begins (default: -1, another one each time)
 -ngl,  --gpu-layers, --n-gpu-layers N   layers on the GPUs
                                         (env: LLAMA_ARG_N_GPU_LAYERS)
 -fit,  --fit [on|off]                   make it fit
@@ -33,28 +35,30 @@ HELP = """----- common params -----
 -dt,   --defrag-thold N                 tidy up (DEPRECATED)
 --log-file FNAME                        where to write
 --rpc SERVERS                           who computes
+-fitt, --fit-target MiB0,MiB1,MiB2,...  target margin, default: 1024
 --slot-save-path PATH                   where to keep slots
 
 ----- sampling params -----
 
 --temp, --temperature N                 temperature
                                         (env: LLAMA_ARG_TEMPERATURE)
---top-k N                               the best of them
+--top-k N                               the best of them (default: 40, 0 = disabled)
                                         (env: LLAMA_ARG_TOP_K)
 --top-p N                               the likely ones
 --min-p N                               not the unlikely ones
 --repeat-penalty N                      against repeating
 --new-thing N                           any number
 --lora FNAME                            more weights
+--slot-prompt-similarity SIMILARITY     how alike (default: 0.10, 0.0 = disabled)
 --control-vector-layer-range START END
                                         from layer to layer
 --draft, --draft-max N                  the argument has been removed. use --spec-draft-n-max instead
 
 ----- example-specific params -----
 
---host HOST                             address
+--host HOST                             address (default: 127.0.0.1)
                                         (env: LLAMA_ARG_HOST)
---port PORT                             port
+--port PORT                             port (default: 8080)
                                         (env: LLAMA_ARG_PORT)
 --jinja, --no-jinja                     templates
                                         (env: LLAMA_ARG_JINJA)
@@ -79,12 +83,11 @@ class Image:
 
     def __call__(self, argv: Sequence[str]) -> tuple[int, str, str]:
         self.asked.append(list(argv))
-        if argv[-1] == "--help":
-            return self.help_code, self.text, "it does not start"
-        if argv[-1] == "--version":
-            return 0, "", "version: 0.7.0 (build 11669, commit Debian)\nbuilt for Linux\n"
         if "/bin/sh" in argv:
-            return 0, self.inside, ""
+            server = argv[argv.index("sh") + 1] or "/usr/bin/llama-server"
+            version = (0, "version: 0.7.0 (build 11669, commit Debian)\nbuilt for Linux")
+            help_text = (self.help_code, "" if self.help_code else self.text)
+            return 0, printed(server, version, help_text, self.inside), "it does not start"
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer[0], "", answer[1]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import lint, lint_server
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.options import OWNED
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP, Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE, SERVER
 
@@ -19,8 +19,8 @@ def refused(option: str, message: str, what: str = "argument") -> tuple[int, str
     return 1, f'warn: x\nerror while handling {what} "{option}": {message}\n\nusage:\n{option} N\n'
 
 
-def problems(image: Image, *words: str) -> list[str]:
-    return lint_server.refuses(BEGIN, lint.check(words, {}, OPTIONS, OWNED).sound, IMAGE, image)
+def problems(image: Image, *words: str) -> list[Problem]:
+    return lint_server.check_parser(BEGIN, lint.check_arguments(words, {}, OPTIONS, {}).sound, IMAGE, image)
 
 
 def test_a_sound_line_is_asked_for_once_and_within_bounds() -> None:
@@ -40,10 +40,10 @@ def test_what_acts_already_when_it_is_parsed_is_left_out(option: str) -> None:
 def test_every_refusal_is_found_by_asking_again_without_it() -> None:
     image = Image(refused("-lm", "invalid value"), refused("--slot_save_path", "error: not a directory: /x"), (0, ""))
     first, second = problems(image, "-lm", "foo", "--jinja", "--slot_save_path", "/x")
-    assert first == "args: llama-server refuses '-lm foo': invalid value. Its help names auto, mlock."
-    assert second == (
+    assert str(first) == "args: llama-server refuses '-lm foo': invalid value. Its help lists auto, mlock."
+    assert str(second) == (
         "args: llama-server refuses '--slot_save_path /x': not a directory: /x. It takes PATH: where to keep slots. "
-        "The path is one inside the container, where binds puts folders of the host."
+        "The path is inside the container; binds mounts folders of the host there."
     )
     assert [line[8:-1] for line in image.asked] == [
         ["-lm", "foo", "--jinja", "--slot_save_path", "/x"],
@@ -54,16 +54,16 @@ def test_every_refusal_is_found_by_asking_again_without_it() -> None:
 
 def test_words_of_c_plus_plus_are_translated() -> None:
     (problem,) = problems(Image(refused("--lora", "stof"), (0, "")), "--lora", "x")
-    assert problem.startswith(
-        "args: llama-server refuses '--lora x': a number is expected. It takes FNAME: more weights."
+    assert str(problem).startswith(
+        "args: llama-server refuses '--lora x': expected a number. It takes FNAME: more weights."
     )
 
 
 def test_a_variable_is_taken_out_too() -> None:
     begin = ["apptainer", "exec", "--env", "LLAMA_ARG_X=y", "--env", "A=b", IMAGE, SERVER]
     image = Image(refused("LLAMA_ARG_X", "stoi", "environment variable"), (0, ""))
-    found = lint_server.refuses(begin, [], IMAGE, image)
-    assert found == ["env: llama-server refuses LLAMA_ARG_X: a number is expected. Correct it."]
+    found = lint_server.check_parser(begin, [], IMAGE, image)
+    assert found == [Problem("env", "llama-server refuses LLAMA_ARG_X: expected a number", "Correct it.")]
     assert image.asked[1][4:] == ["apptainer", "exec", "--env", "A=b", IMAGE, SERVER, "--completion-bash"]
 
 
@@ -75,7 +75,7 @@ def test_a_variable_that_is_not_ours_ends_it() -> None:
 def test_variables_that_are_known_to_be_wrong_are_left_out() -> None:
     begin = ["apptainer", "exec", "--env", '"LLAMA_ARG_X=y=z"', "--env", "A=b", IMAGE, SERVER]
     image = Image()
-    assert lint_server.refuses(begin, [], IMAGE, image, without=["LLAMA_ARG_X"]) == []
+    assert lint_server.check_parser(begin, [], IMAGE, image, without=["LLAMA_ARG_X"]) == []
     assert '"LLAMA_ARG_X=y=z"' not in image.asked[0]
     assert "A=b" in image.asked[0]
 
@@ -90,9 +90,9 @@ def test_a_build_that_does_not_know_the_question() -> None:
         (
             255,
             "INFO: x\nFATAL:   no /dev/fuse\n",
-            f"image: {IMAGE} cannot be run on this host: FATAL:   no /dev/fuse. Try:",
+            f"image: {IMAGE} cannot be run on this host: FATAL:   no /dev/fuse. Try `apptainer",
         ),
-        (255, f"FATAL:   stat {SERVER}: no such file or directory\n", f"server_path: there is no {SERVER} in {IMAGE}."),
+        (255, f"FATAL:   stat {SERVER}: no such file or directory\n", f"server_path: {IMAGE} has no {SERVER}."),
         (124, "", "did not answer within 60 s"),
         (1, "one\ntwo\nthree\nfour\n", "refuses its command line: two; three; four. Correct"),
         (1, "", "refuses its command line: exit status 1. Correct"),
@@ -102,5 +102,5 @@ def test_a_build_that_does_not_know_the_question() -> None:
 def test_other_failures_end_it(code: int, said: str, shown: str) -> None:
     image = Image((code, said))
     (problem,) = problems(image, "--jinja")
-    assert shown in problem
+    assert shown in str(problem)
     assert len(image.asked) == 1

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image says of itself: asked of a fake of it once, and remembered in real files."""
+"""The facts of an image: read once from a fake of it, and cached in real files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import probe as image_probe
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import ImageSays
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import FactsCache, ServerFacts
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE, SERVER
 
@@ -25,40 +25,42 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def look(image: Image, home: Path, **changes: Any) -> ImageSays:
-    return image_probe.look(ARGV, IMAGE, image, **{"home": str(home), "sha256": DIGEST, "remember": True, **changes})
+def look(
+    image: Image, home: Path, *, writes: bool = True, sha256: str | None = DIGEST, argv: Any = ARGV
+) -> ServerFacts:
+    return image_probe.probe(argv, IMAGE, image, FactsCache(str(home), writes), sha256)
 
 
-def test_it_is_asked_in_the_container_of_the_launch(home: Path) -> None:
+def test_the_container_is_that_of_the_launch(home: Path) -> None:
     image = Image(inside="version=12.8.1\n")
-    said = look(image, home)
-    assert (said.build, said.cuda, said.compatible, said.failure) == (
+    facts = look(image, home)
+    assert (facts.build, facts.cuda, facts.compatible, facts.failure) == (
         "0.7.0 (build 11669, commit Debian)",
         (12, 8),
         False,
         None,
     )
-    assert said.options[1].names == ("-m", "--model")
-    assert [argv[:8] for argv in image.asked] == [["timeout", "-k", "5", "60", *ARGV[:4]]] * 3
+    assert facts.options[1].names == ("-m", "--model")
+    assert [argv[:8] for argv in image.asked] == [["timeout", "-k", "5", "60", *ARGV[:4]]], "one container is started"
 
 
-def test_it_is_remembered_by_its_content(home: Path) -> None:
+def test_the_facts_are_cached_by_the_images_content(home: Path) -> None:
     first = look(Image(), home)
     again = Image()
     assert look(again, home) == first
     assert again.asked == []
     look(again, home, sha256="cd" * 32)
-    assert len(again.asked) == 3
+    assert len(again.asked) == 1
 
 
-def test_another_server_of_the_same_image_is_asked(home: Path) -> None:
+def test_another_server_of_the_same_image_is_read(home: Path) -> None:
     look(Image(), home)
     again = Image()
-    image_probe.look([*ARGV[:4], "/other"], IMAGE, again, home=str(home), sha256=DIGEST, remember=True)
-    assert len(again.asked) == 3
+    look(again, home, argv=[*ARGV[:4], "/other"])
+    assert len(again.asked) == 1
 
 
-@pytest.mark.parametrize("changes", [{"remember": False}, {"sha256": None}], ids=str)
+@pytest.mark.parametrize("changes", [{"writes": False}, {"sha256": None}], ids=str)
 def test_nothing_is_written(home: Path, changes: dict[str, Any]) -> None:
     assert look(Image(), home, **changes).options
     assert list((home / "shared").iterdir()) == []
@@ -67,15 +69,26 @@ def test_nothing_is_written(home: Path, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"reader": 0}', "no json", json.dumps({"reader": 1, "server": SERVER, "options": []})]
 )
-def test_a_broken_memory_is_asked_again_and_mended(home: Path, content: str) -> None:
+def test_a_broken_cache_file_is_made_again(home: Path, content: str) -> None:
     look(Image(), home)
     path = home / "shared/.options" / f"{DIGEST}.json"
     sound = json.loads(path.read_text())
     path.write_text(content)
     again = Image()
     assert look(again, home).options
-    assert len(again.asked) == 3
+    assert len(again.asked) == 1
     assert json.loads(path.read_text()) == sound
+
+
+def test_the_file_that_version_0_1_0_wrote_is_read(home: Path) -> None:
+    (home / "shared/.options").mkdir()
+    option = {"names": ["-m", "--model"], "hint": "FNAME", "about": "model path", "env": "", "choices": [], "terms": []}
+    value = {"reader": 1, "server": SERVER, "options": [option], "build": "11434 (x)", "cuda": [12, 8]}
+    path = home / "shared/.options" / f"{DIGEST}.json"
+    path.write_text(json.dumps({**value, "compatible": False, "failure": None}))
+    image = Image()
+    facts = look(image, home)
+    assert (facts.build, facts.cuda, facts.options[0].hint, image.asked) == ("11434 (x)", (12, 8), "FNAME", [])
 
 
 def test_a_place_that_cannot_be_written(home: Path) -> None:
@@ -90,14 +103,14 @@ def test_a_home_is_not_made_for_it(home: Path) -> None:
 
 
 def test_a_server_that_does_not_start(home: Path) -> None:
-    said = look(Image(help_code=127), home)
-    assert (said.options, said.failure) == ((), (127, "it does not start"))
+    facts = look(Image(help_code=127), home)
+    assert (facts.options, facts.failure) == ((), (127, "it does not start"))
     assert list((home / "shared").iterdir()) == []
 
 
-def test_a_help_that_is_none(home: Path) -> None:
-    said = look(Image(text="--temp N   x\n"), home)
-    assert (said.options, said.failure) == ((), None)
+def test_a_help_of_another_layout(home: Path) -> None:
+    facts = look(Image(text="--temp N   x\n"), home)
+    assert (facts.options, facts.failure) == ((), None)
     assert list((home / "shared").iterdir()) == []
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import ports
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import FactsCache
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import check as preflight
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import Image
@@ -29,15 +31,16 @@ def home(tmp_path: Path) -> str:
 def test_a_free_port(home: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert preflight.port_problems(a_spec(port=port), home, None) == []
+    assert preflight.check_port(a_spec(port=port), home, None) == []
 
 
 def test_a_port_of_a_stranger(home: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        (problem,) = preflight.port_problems(a_spec(port=port), home, None)
-    assert f"port: {port} is in use by pid {os.getpid()} of user {getpass.getuser()}: " in problem
-    assert problem.endswith("with that script), or choose another port.")
+        (problem,) = preflight.check_port(a_spec(port=port), home, None)
+    assert f"port: {port} is in use by pid {os.getpid()} of user {getpass.getuser()}: " in str(problem)
+    assert str(problem).endswith("with that script), or choose another port.")
+    assert not problem.may_pass
 
 
 def test_the_port_of_the_instance_itself(home: str) -> None:
@@ -47,9 +50,9 @@ def test_the_port_of_the_instance_itself(home: str) -> None:
     try:
         assert child.stdout
         spec = a_spec(port=int(child.stdout.readline()))
-        assert preflight.port_problems(spec, home, os.getpid()) == []
-        assert len(preflight.port_problems(spec, home, None)) == 1
-        assert len(preflight.port_problems(spec, home, child.pid)) == 1
+        assert preflight.check_port(spec, home, os.getpid()) == []
+        assert len(preflight.check_port(spec, home, None)) == 1
+        assert len(preflight.check_port(spec, home, child.pid)) == 1
     finally:
         child.communicate(b"\n")
 
@@ -58,26 +61,38 @@ def test_the_port_of_another_instance_though_it_does_not_run(home: str, tmp_path
     for name, port in (("other", 4403), ("third", 4404), ("4403-glm-4.7-flash-q4", 4403)):
         (tmp_path / name).mkdir()
         record.write(str(tmp_path / name), a_record(name=name, port=port))
-    assert preflight.port_problems(a_spec(), home, None) == [
-        "port: 4403 belongs to the instance other of this host. Choose another."
+    assert preflight.check_port(a_spec(), home, None) == [
+        Problem("port", "4403 belongs to the instance other of this host", "Choose another port.", may_pass=True)
     ]
+
+
+def test_a_port_that_a_process_of_another_instance_still_has(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record has another port already: its next restart gives this one up."""
+    os.mkdir(f"{home}/other")
+    record.write(f"{home}/other", a_record(name="other", port=4404))
+    monkeypatch.setattr(preflight, "pids_of", lambda value: frozenset({os.getpid()}))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (problem,) = preflight.check_port(a_spec(port=server.getsockname()[1]), home, None)
+    assert problem.may_pass
 
 
 def test_a_port_that_needs_root_and_an_address_of_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "lowest", lambda: 1024)
-    port, host = preflight.address_problems(a_spec(port=443, host="192.0.2.1"))
-    assert port == "port: 443 needs root, and this user may use 1024 and above. Choose such a port."
-    assert "host: nothing can listen on 192.0.2.1 here (Cannot assign requested address). Name an address" in host
-    assert preflight.address_problems(a_spec(port=1024)) == []
+    port, host = preflight.check_address(a_spec(port=443, host="192.0.2.1"))
+    assert str(port) == "port: 443 needs root, and this user may use 1024 and above. Choose such a port."
+    assert "host: no server can listen on 192.0.2.1 here (Cannot assign requested address). Use an" in str(host)
+    assert not port.may_pass and not host.may_pass
+    assert preflight.check_address(a_spec(port=1024)) == []
 
 
 def check(home: str, image: Image, **changes: Any) -> preflight.Findings:
     options: dict[str, Any] = {"kinds": {"start"}, "asks_image": True, "min_build": None}
     options.update({key: changes.pop(key) for key in list(changes) if key in options})
-    about = {key: changes.pop(key) for key in list(changes) if key in ("driver", "remember", "image_sha256")}
+    about = {key: changes.pop(key) for key in list(changes) if key in ("driver", "image_sha256")}
+    cache = FactsCache(home, changes.pop("writes", False))
     spec = a_spec(**{"host": "127.0.0.1", "args": [], **changes})
     argv = a_launch(**{"host": "127.0.0.1", "args": [], **changes})["argv"]
-    return preflight.check(spec, argv, preflight.Host(home, image, **about), **options)
+    return preflight.check_instance(spec, argv, preflight.HostAccess(home, image, cache, **about), **options)
 
 
 def test_without_steps_nothing_is_asked(home: str) -> None:
@@ -99,7 +114,7 @@ def test_everything_at_once(home: str) -> None:
             min_build=12000,
             driver=12080,
         )
-    assert [problem.split()[0] for problem in found.problems] == [
+    assert [str(problem).split()[0] for problem in found.problems] == [
         "port:",
         "min_build:",
         "image:",
@@ -127,9 +142,9 @@ def test_the_driver_does_not_matter_without_gpus(home: str) -> None:
 
 def test_what_an_image_says_is_remembered_but_not_in_check_mode(home: str, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
-    for remember, asked in ((False, 4), (True, 4), (True, 1)):
+    for writes, asked in ((False, 2), (True, 2), (True, 1)):
         image = Image()
-        check(home, image, remember=remember, image_sha256="ab" * 32)
+        check(home, image, writes=writes, image_sha256="ab" * 32)
         assert len(image.asked) == asked
 
 
@@ -143,13 +158,13 @@ def test_the_model_is_read_where_it_is_there(home: str, tmp_path: Path) -> None:
 
 def test_a_server_that_does_not_even_print_its_help(home: str) -> None:
     (problem,) = check(home, Image(help_code=127)).problems
-    assert problem.endswith("refuses its command line: it does not start. Correct it.")
+    assert str(problem).endswith("refuses its command line: it does not start. Correct it.")
 
 
 def test_a_help_that_cannot_be_read_leaves_it_to_the_parser(home: str) -> None:
     image = Image((1, 'error while handling argument "--temp": stof\n'), (0, ""), text="nothing")
     (problem,) = check(home, image, args=["--temp 1.0"]).problems
-    assert problem.startswith("args: llama-server refuses '--temp 1.0': a number is expected.")
+    assert str(problem).startswith("args: llama-server refuses '--temp 1.0': expected a number.")
     assert len(image.lines) == 2
 
 
@@ -164,10 +179,10 @@ def test_what_is_known_to_be_wrong_is_not_asked_about(home: str) -> None:
 def test_a_lowest_build_counts_for_what_runs_already(home: str, tmp_path: Path) -> None:
     """By what is remembered: no container is started for it."""
     (tmp_path / "shared").mkdir()
-    check(home, Image(), remember=True, image_sha256="ab" * 32)
+    check(home, Image(), writes=True, image_sha256="ab" * 32)
     image = Image()
     assert check(home, image, kinds=set(), image_sha256="ab" * 32).problems == []
     assert check(home, image, kinds=set(), image_sha256="cd" * 32, min_build=10**9).problems == []
     (problem,) = check(home, image, kinds=set(), image_sha256="ab" * 32, min_build=10**9).problems
-    assert "wanted is 1000000000 or later" in problem
+    assert "and 1000000000 or later is required" in str(problem)
     assert image.asked == []

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import files as needed_files
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import spec
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import SERVER, params
 
@@ -34,7 +36,8 @@ class Host:
         self.model.parent.mkdir()
         self.model.write_bytes(build.model())
         self.image.write_bytes(SIF)
-        self.answer: tuple[int, str, str] = (0, SERVER + "\n", "")
+        self.answer: tuple[int, str, str] = (0, printed(SERVER), "")
+        self.readings: dict[str, Reading] = {}
         self.asked: list[list[str]] = []
 
     def run(self, argv: Sequence[str]) -> tuple[int, str, str]:
@@ -43,9 +46,14 @@ class Host:
 
     def look(
         self, last: dict[str, Any] | None = None, digest: str | None = None, **changes: Any
-    ) -> needed_files.Survey:
+    ) -> needed_files.FoundFiles:
         options = params(image=str(self.image), model=str(self.model), binds=[], **changes)
-        return needed_files.look(spec.parse(options, "/h"), self.run, last, Image(str(self.image), sha256=digest))
+        return needed_files.find_files(
+            spec.parse(options, "/h"), self.run, last, self.found(digest), self.readings.__setitem__
+        )
+
+    def found(self, digest: str | None = None) -> Image:
+        return Image(str(self.image), sha256=digest)
 
     def record(self) -> dict[str, Any]:
         found = self.look()
@@ -87,15 +95,15 @@ def test_nothing_is_there(host: Host) -> None:
     host.model.unlink()
     found = host.look(api_key_file=str(host.keys))
     assert found.problems == ()
-    assert [problem.partition(":")[0] for problem in found.missing] == ["model", "image", "api_key_file"]
-    assert "gpufleet.llamacpp.gguf_model" in found.missing[0]
+    assert [problem.option for problem in found.missing] == ["model", "image", "api_key_file"]
+    assert "gpufleet.llamacpp.gguf_model" in found.missing[0].remedy
     assert (found.image, found.model) == (None, None)
 
 
 def test_no_runtime(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "find", lambda: None)
     (problem,) = host.look().problems
-    assert problem.startswith("This host has neither apptainer nor singularity (looked in PATH, /usr/local/bin, ")
+    assert str(problem).startswith("This host has neither apptainer nor singularity (searched PATH, /usr/local/bin, ")
     assert host.asked == []
 
 
@@ -125,7 +133,7 @@ def test_a_touched_image_is_read_and_is_the_same(host: Host) -> None:
 def test_a_replaced_image_is_asked_again(host: Host) -> None:
     last = host.record()
     host.image.write_bytes(SIF + b"2")
-    host.answer = (0, "/elsewhere/llama-server\n", "")
+    host.answer = (0, printed("/elsewhere/llama-server"), "")
     found = host.look(last)
     assert found.image and (found.image["sha256"], found.image["server_path"]) == (
         digest(SIF + b"2"),
@@ -178,8 +186,8 @@ def test_what_is_no_model(host: Host, content: bytes, said: str) -> None:
     host.model.write_bytes(content)
     found = host.look()
     assert found.model is None
-    assert all(problem.startswith(f"model: {host.model}") for problem in found.problems)
-    assert said in " ".join(found.problems)
+    assert all(str(problem).startswith(f"model: {host.model}") for problem in found.problems)
+    assert said in " ".join(map(str, found.problems))
 
 
 def test_a_split_model(host: Host) -> None:
@@ -196,20 +204,52 @@ def test_a_split_model(host: Host) -> None:
     changed = host.look({"model": model}).model
     assert changed and changed["sha256"][:12] != whole[:12]
     parts[1].unlink()
-    assert host.look().missing == (
-        f"model: {parts[1]} is not there. Fetch it with gpufleet.llamacpp.gguf_model first.",
-    )
+    (missing,) = host.look().missing
+    assert str(missing) == f"model: {parts[1]} is not there. Fetch it with gpufleet.llamacpp.gguf_model first."
+    assert missing.path == str(parts[1])
     host.model = parts[1]
-    assert f"is not the first part; llama-server wants {parts[0]}." in host.look().problems[0]
+    assert f"is not the first part of the model. llama-server needs {parts[0]}." in str(host.look().problems[0])
 
 
 def test_a_bind_that_is_not_there(host: Host) -> None:
     options = params(image=str(host.image), model=str(host.model), binds=["/nothing/there:/x"])
-    found = needed_files.look(spec.parse(options, "/h"), host.run, None, Image(str(host.image)))
-    assert found.missing == ("binds: /nothing/there is not there on the host. Make it, or take the bind out.",)
+    found = needed_files.find_files(spec.parse(options, "/h"), host.run, None, host.found(), host.readings.__setitem__)
+    (missing,) = found.missing
+    assert str(missing) == "binds: /nothing/there is not there on the host. Create it, or remove the bind."
+    assert missing.path == "/nothing/there"
 
 
 def test_what_is_wrong_with_the_keys_is_told(host: Host) -> None:
     host.keys.write_bytes(b"# none\n")
     (problem,) = host.look(api_key_file=str(host.keys)).problems
-    assert "holds no key" in problem
+    assert "has no key" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "has no key"),
+        (b"\n\n", "has no key"),
+        (b"# only\n#comments\n", "has no key"),
+        (b"  \t\n", "has no key"),
+        (b"key\r\n", "carriage return"),
+        (b"key \n", "a space"),
+        (b" key\n", "a space"),
+        (b"good\nbad \n", "a space"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"key", None),
+        (b"key\n", None),
+        (b"# mine\nkey\n\nother\n", None),
+    ],
+)
+def test_key_files(tmp_path: Path, content: bytes, said: str | None) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes(content)
+    found = needed_files.check_keys(str(keys))
+    assert len(found) == (0 if said is None else 1)
+    assert all(str(said) in str(problem) and problem.path == str(keys) for problem in found)
+
+
+def test_a_key_file_that_is_a_folder(tmp_path: Path) -> None:
+    (problem,) = needed_files.check_keys(str(tmp_path))
+    assert "cannot be read" in str(problem)

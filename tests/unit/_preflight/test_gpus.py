@@ -50,7 +50,7 @@ UUIDS = tuple(one.uuid for one in FOUR)
 
 
 def look(
-    reading: gpus.Reading,
+    reading: gpus.GpuReading,
     wanted: Sequence[str] = ("0", "1", "2", "3"),
     ours: Sequence[int] = (),
     others: Sequence[Neighbour] = (),
@@ -58,13 +58,13 @@ def look(
     mps: bool = False,
 ) -> gpus.GpuCheck:
     spec = a_spec(gpus=list(wanted))
-    return gpus.check(spec, reading, ours=frozenset(ours), others=others, last=last, mps=mps)
+    return gpus.check_gpus(spec, reading, ours=frozenset(ours), others=others, last=last, mps=mps)
 
 
 def test_indexes_and_uuids_become_uuids_in_pci_order() -> None:
     seen = look(FOUR, ["3", "GPU-1"])
     assert (seen.uuids, seen.problems, seen.warnings) == (("GPU-1aaa", "GPU-3aaa"), (), ())
-    assert [row["gpu"] for row in seen.rows] == [1, 3]
+    assert [one.index for one in seen.gpus] == [1, 3]
 
 
 def test_without_gpus_nothing_is_asked() -> None:
@@ -85,14 +85,14 @@ def test_a_gpu_that_is_not_there_and_one_that_is_lost_at_once() -> None:
 def test_a_driver_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch, code: int, end: str) -> None:
     monkeypatch.setattr(gpu.nvml_errors, "pci_gpus", lambda: 0)
     seen = look(gpu.NvmlUnavailable("The driver does not match.", code), ["0"])
-    assert seen.problems[0].startswith("gpus: 0 cannot be used. The driver does not match.")
-    assert seen.problems[0].endswith(end)
+    assert str(seen.problems[0]).startswith("gpus: 0 cannot be used. The driver does not match.")
+    assert str(seen.problems[0]).endswith(end)
 
 
 def test_without_the_python_library_the_operators_words_stay_and_it_is_said() -> None:
     seen = look(gpu.PynvmlMissing("nvidia-ml-py is not installed."))
     assert (seen.uuids, seen.problems) == (None, ())
-    assert seen.warnings == ("gpus: 0, 1, 2, 3 could not be looked at. nvidia-ml-py is not installed.",)
+    assert seen.warnings == ("gpus: 0, 1, 2, 3 could not be checked. nvidia-ml-py is not installed.",)
 
 
 def last_time(*uuids: str) -> dict[str, Any]:
@@ -117,22 +117,24 @@ def test_other_gpus_behind_the_same_words_are_noticed() -> None:
 
 def test_mig() -> None:
     seen = look([card(0, mig=True)], ["0"])
-    assert seen.problems[0].startswith("gpus: MIG is on for GPU 0 (GPU-0aaa)")
-    assert "nvidia-smi -i 0 -mig 0" in seen.problems[0]
+    assert str(seen.problems[0]).startswith("gpus: MIG is on for GPU 0 (GPU-0aaa)")
+    assert "nvidia-smi -i 0 -mig 0" in seen.problems[0].remedy
 
 
 def test_prohibited_lets_nobody_in() -> None:
     seen = look([card(0, compute_mode="prohibited")], ["0"], mps=True)
-    assert "compute mode Prohibited" in seen.problems[0]
-    assert "nvidia-smi -i 0 -c DEFAULT" in seen.problems[0]
+    assert "compute mode Prohibited" in seen.problems[0].text
+    assert "nvidia-smi -i 0 -c DEFAULT" in seen.problems[0].remedy
+    assert not seen.problems[0].may_pass
 
 
 def test_exclusive_process_and_somebody_is_on_it() -> None:
     exclusive = [card(0, at(77), compute_mode="exclusive_process")]
     seen = look(exclusive, ["0"])
-    assert "lets one process in (compute mode Exclusive_Process) and is used by pid 77 of ann (train.py)" in str(
+    assert "accepts one process (compute mode Exclusive_Process) and is used by pid 77 of ann (train.py)" in str(
         seen.problems
     )
+    assert not seen.problems[0].may_pass
     # It is the instance itself; the rule is the driver's and MPS is the way round it.
     assert look(exclusive, ["0"], ours=[77]).problems == ()
     assert look(exclusive, ["0"], mps=True).problems == ()
@@ -142,11 +144,16 @@ def test_exclusive_process_and_somebody_is_on_it() -> None:
 def test_exclusive_process_and_another_instance_is_declared_for_it() -> None:
     exclusive = [card(0, compute_mode="exclusive_process")]
     seen = look(exclusive, ["0"], others=[Neighbour("4402", ("GPU-0aaa",))])
-    assert "is used by the instance 4402, which is declared for it" in seen.problems[0]
+    assert "is used by the instance 4402, which is declared for it" in seen.problems[0].text
+    assert seen.problems[0].may_pass
     assert look(exclusive, ["0"], others=[Neighbour("4402", ("GPU-1aaa",))]).problems == ()
     running = [card(0, at(5), compute_mode="exclusive_process")]
     seen = look(running, ["0"], others=[Neighbour("4402", ("GPU-0aaa",), frozenset({5}))])
-    assert "is used by the instance 4402 (pid 5). " in seen.problems[0]
+    assert seen.problems[0].text.endswith("is used by the instance 4402 (pid 5)")
+    assert seen.problems[0].may_pass
+    both = [card(0, at(5), at(77), compute_mode="exclusive_process")]
+    (problem,) = look(both, ["0"], others=[Neighbour("4402", ("GPU-0aaa",), frozenset({5}))]).problems
+    assert not problem.may_pass, "pid 77 stays, whatever happens to the instance"
 
 
 def test_who_else_is_on_the_gpus_is_said_once_for_each_process() -> None:
@@ -155,20 +162,19 @@ def test_who_else_is_on_the_gpus_is_said_once_for_each_process() -> None:
     seen = look(reading, ["0", "1"], ours=[1], others=[Neighbour("4402", pids=frozenset({2}))])
     assert seen.problems == ()
     assert seen.warnings == (
-        "gpus: pid 77 of ann (train.py) holds 5120 MiB on GPU 0, an unknown amount on GPU 1, and is no instance of "
-        "this home.",
-        "gpus: pid 8 (a process that this user may not see) holds 5120 MiB on GPU 1, and is no instance of this home.",
+        "gpus: pid 77 of ann (train.py) holds 5120 MiB on GPU 0, an unknown amount on GPU 1 and belongs to no "
+        "instance of this home.",
+        "gpus: pid 8 (a process that this user may not see) holds 5120 MiB on GPU 1 and belongs to no instance "
+        "of this home.",
     )
-    kinds = [(row["pid"], row["ours"], row["instance"]) for row in seen.rows[0]["processes"]]
-    assert kinds == [(77, False, None), (1, True, None), (2, False, "4402"), (9, False, None)]
 
 
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({"recovery_action": "gpu_reset"}, "its driver asks for gpu reset after an error (Xid)"),
-        ({"ecc_uncorrected": 3}, "it had 3 memory errors that could not be corrected"),
-        ({"remapping_pending": True}, "replaced only at its next reset"),
+        ({"recovery_action": "gpu_reset"}, "the driver asks for this after an error (Xid): gpu reset"),
+        ({"ecc_uncorrected": 3}, "3 uncorrectable memory errors since"),
+        ({"remapping_pending": True}, "will be replaced at its next reset"),
         ({"remapping_pending": True, "remapping_failed": True}, "could not be replaced, so it needs service"),
     ],
 )
@@ -176,7 +182,7 @@ def test_a_gpu_that_is_not_well_is_a_warning(state: dict[str, Any], words: str) 
     seen = look([card(0, **state)], ["0"])
     assert seen.problems == ()
     assert words in seen.warnings[0]
-    assert seen.warnings[0].startswith("gpus: GPU 0 (GPU-0aaa) is not well: ")
+    assert seen.warnings[0].startswith("gpus: GPU 0 (GPU-0aaa) has errors: ")
 
 
 def test_the_processes_of_an_instance_are_those_below_its_runner(tmp_path: Path) -> None:
@@ -240,7 +246,8 @@ def test_an_instance_that_comes_before_counts_as_it_will_be() -> None:
     exclusive = [card(0, at(5), compute_mode="exclusive_process"), card(1, compute_mode="exclusive_process")]
     assert look(exclusive, ["0"], others=[moves]).problems == ()
     (said,) = look(exclusive, ["1"], others=[moves]).problems
-    assert "the instance 4402, which is declared for it" in said
+    assert "the instance 4402, which is declared for it" in said.text
+    assert not said.may_pass, "it has changed by then"
     assert (moves.due(exclusive[0]), moves.due(exclusive[1])) == (-5 * GIB, 30 * GIB)
     stays = replace(moves, comes=False)
     assert (stays.due(exclusive[0]), stays.due(exclusive[1])) == (0, 30 * GIB)

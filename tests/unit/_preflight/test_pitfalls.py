@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import pitfalls
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import SERVER, a_spec
 
@@ -37,10 +38,10 @@ OLD = model(
 LLAMA = model("llama", block_count=30, context_length=8192, embedding_length=576, **attention(head_count=9))
 
 
-def check(metadata: dict[str, Any] | None = None, **changes: Any) -> tuple[list[str], list[str]]:
+def check(metadata: dict[str, Any] | None = None, **changes: Any) -> tuple[list[Problem], list[str]]:
     options: dict[str, Any] = {"host": "127.0.0.1", "args": [], "gpu_layers": None, "context_size": 4096, **changes}
     spec = a_spec(**options)
-    return pitfalls.check(spec, launch.server_argv(spec, SERVER)[1:], metadata)
+    return pitfalls.check_pitfalls(spec, launch.server_argv(spec, SERVER)[1:], metadata)
 
 
 def warnings(metadata: dict[str, Any] | None = None, **changes: Any) -> list[str]:
@@ -56,20 +57,20 @@ def test_a_plain_spec(metadata: dict[str, Any] | None) -> None:
 
 def test_the_seed_gets_two_short_warnings() -> None:
     spec = a_spec()
-    problems, found = pitfalls.check(spec, launch.server_argv(spec, SERVER)[1:], FLASH)
+    problems, found = pitfalls.check_pitfalls(spec, launch.server_argv(spec, SERVER)[1:], FLASH)
     assert problems == []
     assert found == [
-        "host: 0.0.0.0 without api_key_file: whoever reaches port 4403 can use the model. Name a file with keys, or "
-        "let a firewall decide who reaches it.",
-        "args: with gpu_layers 99, --fit on only warns where the model does not fit, and loading goes on. gpu_layers: "
-        "auto lets it choose.",
+        "host: 0.0.0.0 without api_key_file: anyone who can reach port 4403 can use the model. Set api_key_file, or "
+        "restrict access with a firewall.",
+        "args: with gpu_layers 99, --fit on only warns if the model does not fit, and loading continues. Set "
+        "gpu_layers to auto to let llama-server choose.",
     ]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "192.0.2.7", "gpu-1.example.org"])
 def test_a_door_without_a_lock(host: str) -> None:
     (warning,) = warnings(host=host)
-    assert warning.startswith(f"host: {host} without api_key_file: whoever reaches port 4403")
+    assert warning.startswith(f"host: {host} without api_key_file: anyone who can reach port 4403")
     assert warnings(host=host, api_key_file="/etc/keys") == []
 
 
@@ -123,19 +124,19 @@ def test_a_context_beyond_the_training() -> None:
 def test_slots_that_divide_the_context(changes: dict[str, Any], each: int | None) -> None:
     found = warnings(LLAMA, **changes)
     assert len(found) == (each is not None)
-    assert all(f" tokens are {each} for each request. Add --kv-unified" in warning for warning in found)
+    assert all(f"each request gets {each} of " in warning and "Add --kv-unified" in warning for warning in found)
 
 
 def test_cache_types_of_a_model_with_one_row_for_both() -> None:
     (problem,) = check(FLASH, args=["--cache-type-k q8_0"])[0]
-    assert "--cache-type-k q8_0 and --cache-type-v f16. Give both the same type." in problem
+    assert "--cache-type-k q8_0 and --cache-type-v f16. Give both the same type." in str(problem)
     assert check(FLASH, args=["-ctk q8_0", "-ctv q8_0"]) == ([], [])
     assert check(LLAMA, args=["--cache-type-k q8_0"]) == ([], [])
 
 
 def test_an_old_file_whose_cache_is_larger_than_its_weights() -> None:
     (warning,) = warnings(OLD, context_size=65536)
-    assert "65536 tokens take 300 GiB beside the weights." in warning
+    assert "65536 tokens take 300 GiB in addition to the weights." in warning
     assert "take 38 GiB" in warnings(OLD, context_size=8192)[0]
     assert "take 20 GiB" in warnings(OLD, context_size=8192, args=["-ctk q8_0", "-ctv q8_0"])[0]
     assert warnings(OLD, context_size=2048) == []

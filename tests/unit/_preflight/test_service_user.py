@@ -25,19 +25,19 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_user_that_is_not_there() -> None:
-    (problem,) = service_user.missing("nobody-at-all")
-    assert "no user nobody-at-all" in problem
-    assert "llamacpp_host" in problem
-    assert service_user.missing("root") == []
-    assert service_user.missing(None) == []
-    assert service_user.problems("nobody-at-all", ["/"]) == []
+    (problem,) = service_user.check_user("nobody-at-all")
+    assert problem.text == "this host has no user nobody-at-all, which the server is to run as"
+    assert "llamacpp_host" in problem.remedy
+    assert service_user.check_user("root") == []
+    assert service_user.check_user(None) == []
+    assert service_user.check_access("nobody-at-all", ["/"]) == []
 
 
 @as_root
 def test_what_is_open_is_reached(folder: Path) -> None:
     (folder / "file").write_text("")
     paths = [str(folder), str(folder / "file"), str(folder / "not there")]
-    assert service_user.problems("nobody", paths) == []
+    assert service_user.check_access("nobody", paths) == []
     assert os.geteuid() == 0
 
 
@@ -51,15 +51,19 @@ def test_a_closed_folder_is_told_once_with_all_that_is_behind_it(folder: Path) -
     (folder / "link").symlink_to(closed / "a")
 
     paths = [str(closed / "a"), str(closed / "deep/b"), str(closed / "a")]
-    (problem,) = service_user.problems("nobody", paths)
+    (problem,) = service_user.check_access("nobody", paths)
 
-    assert problem == (
-        f"user: nobody, whom the server is to run as, may not enter {closed} (drwx------ root), and so does not reach "
-        f"{closed}/a, {closed}/deep/b. Let it in (chmod o+x {closed}), keep that elsewhere, or name another user."
+    assert str(problem) == (
+        f"user: nobody, which the server runs as, cannot enter {closed} (drwx------ root), so it cannot read "
+        f"{closed}/a, {closed}/deep/b. Allow it (chmod o+x {closed}), move the files, or name another user."
     )
-    assert f"may not read {folder}/link (-rw-r--r-- root)" in service_user.problems("nobody", [str(folder / "link")])[0]
-    assert service_user.problems("root", paths) == []
-    assert service_user.problems(None, paths) == []
+    assert problem.path == str(closed)
+    assert (
+        f"cannot read {folder}/link (-rw-r--r-- root)"
+        in service_user.check_access("nobody", [str(folder / "link")])[0].text
+    )
+    assert service_user.check_access("root", paths) == []
+    assert service_user.check_access(None, paths) == []
 
 
 @as_root
@@ -69,9 +73,9 @@ def test_a_file_for_other_eyes(folder: Path) -> None:
     keys.chmod(0o640)
     entry = pwd.getpwnam("nobody")
 
-    (problem,) = service_user.problems("nobody", [str(keys)])
+    (problem,) = service_user.check_access("nobody", [str(keys)])
 
-    assert f"may not read {keys} (-rw-r----- root)." in problem
-    assert f"; chmod g+rX {keys})" in problem
+    assert problem.text.endswith(f"cannot read {keys} (-rw-r----- root)")
+    assert f"; chmod g+rX {keys})" in problem.remedy
     os.chown(keys, 0, entry.pw_gid)
-    assert service_user.problems("nobody", [str(keys)]) == []
+    assert service_user.check_access("nobody", [str(keys)]) == []

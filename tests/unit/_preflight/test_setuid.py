@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import MANAGERS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import setuid
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 
 
 class Runtime:
@@ -28,8 +29,8 @@ class Runtime:
         assert argv == [self.program, "buildcfg"]
         return (0, self.told, "") if self.told else (1, "", "unknown command")
 
-    def problems(self, manager: str = "systemd") -> list[str]:
-        return setuid.problems(MANAGERS[manager](self.run, "/h"), self.program, self.run)
+    def problems(self, manager: str = "systemd") -> list[Problem]:
+        return setuid.check_starter(MANAGERS[manager](self.run, "/h"), self.program, self.run)
 
 
 @pytest.fixture
@@ -50,14 +51,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
 @pytest.mark.parametrize("manager", ["systemd", "systemd_user"])
 def test_a_setuid_starter_is_refused(host: Runtime, manager: str) -> None:
     (problem,) = host.problems(manager)
-    assert problem.startswith(f"manager: {manager} cannot start a container of this apptainer")
-    assert f"the setuid program {host.starter}, and" in problem
-    assert f"'allow setuid = no' in {host.configuration}" in problem
+    assert str(problem).startswith(f"manager: {manager} cannot start a container with this apptainer")
+    assert f"the setuid program {host.starter}, and" in problem.text
+    assert f"'allow setuid = no' in {host.configuration}" in problem.remedy
 
 
 def test_where_it_does_not_matter(host: Runtime) -> None:
     assert host.problems("supervisor") == []
-    assert setuid.problems(MANAGERS["systemd"](host.run, "/h"), None, host.run) == []
+    assert setuid.check_starter(MANAGERS["systemd"](host.run, "/h"), None, host.run) == []
     host.configuration.write_text(" allow setuid=no\n")
     assert host.problems() == []
     host.configuration.unlink()

@@ -12,16 +12,27 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import module as instance_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import RegistryServer
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
 RunModule = Callable[..., dict[str, Any]]
+
+
+def test_a_command_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the host does not get into a script that runs inside an image."""
+    monkeypatch.setenv("CUDA_VERSION", "of the host")
+    with patch_module_args({}):
+        run = instance_module._run(AnsibleModule({}))
+    assert run(["printf", "%s", "$CUDA_VERSION ~"]) == (0, "$CUDA_VERSION ~", "")
 
 
 @pytest.fixture
@@ -111,10 +122,10 @@ def test_the_gates_options_are_refused_with_the_others(run_module: RunModule, op
 def test_port_and_arguments_are_refused_together(
     run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def image(self: AnsibleModule, argv: list[str], environ_update: Any = None) -> tuple[int, str, str]:
+    def image(self: AnsibleModule, argv: list[str], **more: Any) -> tuple[int, str, str]:
         if argv[-1] == "--completion-bash":
             return 0, "", ""
-        return 0, HELP if argv[-1] == "--help" else "/usr/bin/llama-server\n", ""
+        return 0, printed("/usr/bin/llama-server", help_text=(0, HELP)), ""
 
     monkeypatch.setattr(AnsibleModule, "run_command", image)
     (tmp_path / "a.gguf").write_bytes(gguf_builder.model())
@@ -129,7 +140,7 @@ def test_port_and_arguments_are_refused_together(
     assert result["failed"]
     assert "1. args: --tools lets callers" in result["msg"]
     assert f"2. port: {changes['port']} is in use by pid {os.getpid()}" in result["msg"]
-    assert "3. args: unknown option --tempp, did you mean --temp?" in result["msg"]
+    assert "3. args: unknown option --tempp. Did you mean --temp?" in result["msg"]
     assert not (tmp_path / "home").exists()
 
 

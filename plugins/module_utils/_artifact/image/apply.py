@@ -21,6 +21,7 @@ from . import build as image_build
 from . import inspect as image_inspect
 from . import sif, signature
 from .fetch import Network, transfer_of
+from .inspect import Remember
 from .plan import ImageError, Observed, Plan, Remote, SeenImage, Wanted, file_source
 from .sif import RECORDS
 from .signature import Run
@@ -47,14 +48,14 @@ class _Staged:
     transfer: Mapping[str, Any]
 
 
-def apply(wanted: Wanted, observed: Observed, steps: Plan, run: Run, network: Network) -> Applied:
-    """Carry out the plan. Raises ImageError in words."""
+def apply(wanted: Wanted, observed: Observed, steps: Plan, run: Run, network: Network, remember: Remember) -> Applied:
+    """Carry out the plan; the reading of a new image goes to ``remember``. Raises ImageError."""
     try:
         if wanted.state == "absent":
             return _remove(observed, steps)
         if steps.bring:
-            return _replace(wanted, observed, run, network)
-        return keep(wanted, observed, steps, run, may_record=True)
+            return _replace(wanted, observed, run, network, remember)
+        return keep(wanted, observed, steps, run, remember, may_record=True)
     except (staging.PlaceError, file_record.FileChanged) as error:
         raise ImageError(str(error)) from error
     except OSError as error:
@@ -62,14 +63,14 @@ def apply(wanted: Wanted, observed: Observed, steps: Plan, run: Run, network: Ne
         raise ImageError(f"The host refused: {error.strerror or error}{where}. What was in place still is.") from error
 
 
-def keep(wanted: Wanted, observed: Observed, steps: Plan, run: Run, may_record: bool) -> Applied:
+def keep(wanted: Wanted, observed: Observed, steps: Plan, run: Run, remember: Remember, may_record: bool) -> Applied:
     """The image that stays, with what its record has or what it says itself; records what is news. Raises OSError."""
     seen = observed.image
     facts = image_inspect.learned(seen.details)
     warnings: list[str] = []
     whole = facts is not None
     if facts is None:
-        facts, warnings = _learn(observed, run, seen.path, seen.path)
+        facts, warnings = _learn(observed, run, seen.path, seen, remember)
         whole = not warnings
     if may_record and (steps.record or (whole and image_inspect.learned(seen.details) is None)):
         since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
@@ -95,17 +96,18 @@ def _remove(observed: Observed, steps: Plan) -> Applied:
     return Applied(SeenImage(seen.path))
 
 
-def _replace(wanted: Wanted, observed: Observed, run: Run, network: Network) -> Applied:
+def _replace(wanted: Wanted, observed: Observed, run: Run, network: Network, remember: Remember) -> Applied:
     incoming = staging.incoming_path(wanted.path, RECORDS)
     os.makedirs(os.path.dirname(incoming), mode=0o755, exist_ok=True)
     origin = wanted.origin.shown if wanted.origin else ""
     try:
         if wanted.by_runtime:
             with image_build.folder(incoming) as folder:
-                return _settle(wanted, observed, run, _build(wanted, observed, run, network, folder), origin)
+                staged = _build(wanted, observed, run, network, folder)
+                return _settle(wanted, observed, run, staged, origin, remember)
         staged = _copy(wanted, observed) if _is_file(wanted) else _fetch(wanted, observed, network, incoming)
         try:
-            return _settle(wanted, observed, run, staged, origin)
+            return _settle(wanted, observed, run, staged, origin, remember)
         except BaseException:
             staging.discard(staged.path)
             raise
@@ -152,7 +154,7 @@ def _build(wanted: Wanted, observed: Observed, run: Run, network: Network, folde
     return _Staged(path, sha256, source, transfer_of(None, time.monotonic() - began))
 
 
-def _settle(wanted: Wanted, observed: Observed, run: Run, staged: _Staged, origin: str) -> Applied:
+def _settle(wanted: Wanted, observed: Observed, run: Run, staged: _Staged, origin: str, remember: Remember) -> Applied:
     """Prove the staged file, ask it what it is, put it in place and record it."""
     if wanted.sha256 and staged.sha256 != wanted.sha256:
         raise ImageError(
@@ -169,21 +171,27 @@ def _settle(wanted: Wanted, observed: Observed, run: Run, staged: _Staged, origi
         wrong = signature.problem(run, observed.runtime, staged.path, wanted.public_key, origin)
         if wrong:
             raise ImageError(wrong)
-    facts, warnings = _learn(observed, run, staged.path, wanted.path)
-    details = _details(wanted, observed, None if warnings else facts, {})
     size = os.stat(staged.path).st_size
+    seen = SeenImage(wanted.path, kind="file", size=size, sha256=staged.sha256)
+    facts, warnings = _learn(observed, run, staged.path, seen, remember)
+    details = _details(wanted, observed, None if warnings else facts, {})
     file_record.settle(staged.path)
     staging.install(staged.path, wanted.path)
-    seen = SeenImage(wanted.path, kind="file", size=size, sha256=staged.sha256)
     seen, more = _record(seen, staged.sha256, staged.source, details, None)
     return Applied(seen, staged.source, facts, staged.transfer, (*warnings, *more))
 
 
-def _learn(observed: Observed, run: Run, path: str, shown: str) -> tuple[dict[str, Any], list[str]]:
+def _learn(
+    observed: Observed, run: Run, path: str, seen: SeenImage, remember: Remember
+) -> tuple[dict[str, Any], list[str]]:
+    """Read the image ``seen``, which is at ``path`` now."""
     if observed.runtime is None:
-        words = f"This host has neither apptainer nor singularity, so {shown} could not be asked what it is."
+        words = f"This host has neither apptainer nor singularity, so what is in {seen.path} is not known."
         return dict.fromkeys(image_inspect.KEYS), [words]
-    return image_inspect.learn(run, observed.runtime, path, shown)
+    facts, warnings, reading = image_inspect.learn(run, observed.runtime, path, seen.path)
+    if seen.sha256:
+        remember(seen.sha256, reading)
+    return facts, warnings
 
 
 def _details(

@@ -1,10 +1,8 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image is inside, asked of the image itself: labels, llama-server, its build, its options.
+"""What an image has inside: its labels, and what its llama-server prints. One container answers it all.
 
 Private to gpufleet.llamacpp; may change at any time.
-
-This is asked once for each content and kept in its record.
 """
 
 from __future__ import annotations
@@ -13,13 +11,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..._host import runtime
 from ..._host.runtime import Run
 
-# Stands in a record beside what was learned: what another reader learned is learned again. Raise it when this changes.
+# Version of what an image's record holds. A record with another number is made again.
 READER = 1
 KEYS = ("labels", "server_path", "build", "options_digest")
 # llama-server prints an option's names in the first 40 columns, or on a line of their own (llama.cpp common/arg.cpp).
@@ -27,51 +26,139 @@ HELP_COLUMNS = 40
 OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 VERSION = re.compile(r"^version: *(.+?) *$", re.MULTILINE)
 NVIDIA = "/dev/nvidiactl"
+# Seconds. The answers take less than one; a driver that hangs never answers.
+TIMEOUT = 60
+TIMED_OUT = (124, 137)
+# Exit status of Apptainer and Singularity where the container itself cannot be started.
+RUNTIME_FAILED = 255
+# Prints each answer as a section: a record separator, a name, an exit status, a newline, the text.
+# $1 is the path of llama-server, or "" to search the image's PATH and then the other arguments.
+SCRIPT = r"""
+section() { printf '\036%s %s\n%s\n' "$1" "$2" "$3"; }
+server=$1; shift
+test "$server" || server=$(command -v llama-server) || for path; do test -x "$path" && server=$path && break; done
+test -x "$server" && section server 0 "$server" || exit 0
+text=$("$server" --version 2>&1); section version $? "$text"
+text=$("$server" --help); section help $? "$text"
+section cuda 0 "version=$CUDA_VERSION
+require=$NVIDIA_REQUIRE_CUDA
+libraries=$LD_LIBRARY_PATH
+folder=$(readlink -f /usr/local/cuda)"
+"""
+SEPARATOR = "\x1e"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one container of an image printed; None or empty is not known.
+
+    server: the path of llama-server in the image. build: what ``--version`` prints. cuda: the variables and the folder
+    that show for which CUDA the image was made. failure: exit status and messages where ``--help`` was not printed.
+    """
+
+    server: str | None = None
+    build: str | None = None
+    help: str = ""
+    cuda: str = ""
+    failure: tuple[int, str] | None = None
+
+
+# Keeps the reading of the image with this sha256, so that the image is not read again.
+Remember = Callable[[str, Reading], None]
 
 
 def learned(details: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a record holds of it; None where it has to be asked."""
+    """What an image's record holds about its inside; None where the image has to be read."""
     if details.get("reader") != READER:
         return None
     return {key: details.get(key) for key in KEYS}
 
 
-def learn(run: Run, program: str, path: str, shown: str) -> tuple[dict[str, Any], list[str]]:
-    """Ask the image at ``path``; what is None could not be learned, and the second part says why, about ``shown``."""
+def learn(run: Run, program: str, path: str, shown: str) -> tuple[dict[str, Any], list[str], Reading]:
+    """Read the image at ``path``: the facts for its record, why some of them are None, and the reading.
+
+    ``shown`` is the image's path in the warnings.
+    """
     facts: dict[str, Any] = dict.fromkeys(KEYS)
     code, out, err = run([program, "inspect", "--json", path])
     facts["labels"] = _labels(out) if code == 0 else None
     if facts["labels"] is None:
-        return facts, [_warning(program, shown, "cannot be inspected", err)]
-    server, said = runtime.find_server(run, program, path)
-    if server is None:
+        return facts, [_warning(program, shown, "cannot be inspected", err)], Reading()
+    reading = read(container(program, path), None, run)
+    messages = reading.failure[1] if reading.failure else ""
+    facts["server_path"], facts["build"] = reading.server, reading.build
+    if reading.server is None:
         places = ", ".join(runtime.SERVER_PATHS)
-        return facts, [_warning(program, shown, f"has no llama-server on its PATH, nor at {places}", said)]
-    facts["server_path"] = server
-    # A server that was built for CUDA does not start, not even for this, without the driver's library.
-    gpu = ["--nv"] if os.path.exists(NVIDIA) else []
-    begin = [program, "exec", *runtime.ISOLATION, *gpu, path, server]
-    code, out, err = run([*begin, "--version"])
-    found = VERSION.search(err) or VERSION.search(out)
-    facts["build"] = found.group(1) if code == 0 and found else None
-    if facts["build"] is None:
-        return facts, [_warning(program, shown, f"has {server}, which does not tell its version", err)]
-    code, out, err = run([*begin, "--help"])
-    names = option_names(out)
-    facts["options_digest"] = options_digest(names) if code == 0 and names else None
+        what = f"has no llama-server on its PATH or at {places}"
+        return facts, [_warning(program, shown, what, messages)], reading
+    if reading.build is None:
+        return facts, [_warning(program, shown, f"has {reading.server}, but --version fails", messages)], reading
+    names = option_names(reading.help)
+    facts["options_digest"] = options_digest(names) if names else None
     if facts["options_digest"] is None:
-        return facts, [_warning(program, shown, f"has {server}, which does not list its options", err)]
-    return facts, []
+        what = f"has {reading.server}, but --help lists no options"
+        return facts, [_warning(program, shown, what, messages)], reading
+    return facts, [], reading
+
+
+def container(program: str, path: str) -> list[str]:
+    """The command that starts a container of the image at ``path``, up to the image."""
+    # A server that was built for CUDA does not start without the driver's library, not even for --help.
+    gpu = ["--nv"] if os.path.exists(NVIDIA) else []
+    return [program, "exec", *runtime.ISOLATION, *gpu, path]
+
+
+def read(begin: Sequence[str], server: str | None, run: Run) -> Reading:
+    """Read an image in one container. ``begin``: the command up to the image.
+
+    ``server``: the path of llama-server; None: search for it on the image's PATH, then at the known places.
+    """
+    command = ["/bin/sh", "-c", SCRIPT, "sh", server or "", *runtime.SERVER_PATHS]
+    code, out, err = run(bounded([*begin, *command]))
+    sections = _sections(out)
+    if server and "server" not in sections:
+        # The image has no shell, or no such server. With a server the help is enough; else the runtime says why.
+        code, out, err = run(bounded([*begin, server, "--help"]))
+        return Reading(server, help=out) if code == 0 else Reading(server, failure=(code, err))
+    found = sections.get("server", (0, ""))[1] or None
+    version, text = sections.get("version", (1, ""))
+    build = VERSION.search(text) if version == 0 else None
+    status, help_text = sections.get("help", (code, ""))
+    failed = found is None or "help" not in sections or status != 0
+    return Reading(
+        found,
+        build[1] if build else None,
+        "" if failed else help_text,
+        sections.get("cuda", (0, ""))[1],
+        (status, err) if failed else None,
+    )
+
+
+def bounded(argv: Sequence[str]) -> list[str]:
+    """The command, killed after TIMEOUT."""
+    return ["timeout", "-k", "5", str(TIMEOUT), *argv]
+
+
+def _sections(out: str) -> dict[str, tuple[int, str]]:
+    """Exit status and text of each section that SCRIPT printed, by its name."""
+    found = {}
+    for part in out.split(SEPARATOR)[1:]:
+        head, dummy, text = part.partition("\n")
+        name, dummy, status = head.partition(" ")
+        found[name] = (int(status), text.strip("\n"))
+    return found
+
+
+def option_head(line: str) -> str | None:
+    """The part of a line of ``--help`` that has an option's names and value; None for a line without an option."""
+    if not line.startswith("-") or line.startswith("---"):
+        return None
+    return line[:HELP_COLUMNS] if line[HELP_COLUMNS - 2 : HELP_COLUMNS] == "  " else line
 
 
 def option_names(text: str) -> list[str]:
     """The names of all options in what ``llama-server --help`` prints, sorted."""
-    names: set[str] = set()
-    for line in text.splitlines():
-        if line.startswith("-") and not line.startswith("---"):
-            has_description = line[HELP_COLUMNS - 2 : HELP_COLUMNS] == "  "
-            names |= set(OPTION.findall(line[:HELP_COLUMNS] if has_description else line))
-    return sorted(names)
+    return sorted({name for line in text.splitlines() for name in OPTION.findall(option_head(line) or "")})
 
 
 def options_digest(names: list[str]) -> str:
@@ -89,5 +176,5 @@ def _labels(text: str) -> dict[str, str] | None:
 
 def _warning(program: str, shown: str, what: str, err: str) -> str:
     said = [line for line in err.strip().splitlines() if not line.startswith("INFO:")]
-    tail = f" {os.path.basename(program)} said: {' '.join(said)[-400:]}" if said else ""
+    tail = f" {os.path.basename(program)} printed: {' '.join(said)[-400:]}" if said else ""
     return f"The image {shown} {what}.{tail}"

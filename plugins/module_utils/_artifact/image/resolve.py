@@ -19,7 +19,7 @@ from typing import Any
 
 from ..._fetch.source import FetchError
 from ..._host import layout, runtime
-from ..._result import Action, Refusal
+from ..._result import Action, Problem, Refusal
 from .. import file_record
 from ..registry.auth import credentials_from
 from . import apply as image_apply
@@ -28,6 +28,7 @@ from . import naming, sif
 from . import observe as image_observe
 from . import plan as image_plan
 from .fetch import Network
+from .inspect import Remember
 from .signature import Run
 from .sources import Origin, origin_of
 
@@ -238,21 +239,26 @@ def is_last(path: str | None, last: Mapping[str, Any]) -> bool:
     return seen.problem is None and seen.sha256 is not None and seen.sha256 == last.get("sha256")
 
 
-def bring(image: Image, run: Run, network: Network) -> Image:
+def bring(image: Image, run: Run, network: Network, remember: Remember) -> Image:
     """Have the image there; a running server keeps its own file. Raises Refusal, and leaves nothing behind then."""
     steps = image.steps
     if steps is None or not (steps.plan.bring or steps.plan.record):
         return image
     try:
-        applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network)
+        applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network, remember)
     except (image_plan.ImageError, FetchError) as error:
         raise Refusal([in_our_words(str(error))]) from error
     return replace(image, sha256=applied.image.sha256, steps=None, warnings=(*image.warnings, *applied.warnings))
 
 
 def facts(
-    image: Image, server_path: str | None, run: runtime.Run, program: str | None, last: Mapping[str, Any]
-) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    image: Image,
+    server_path: str | None,
+    run: runtime.Run,
+    program: str | None,
+    last: Mapping[str, Any],
+    remember: Remember,
+) -> tuple[dict[str, Any] | None, list[Problem], list[str]]:
     """What the instance's record will have of the image, what is missing, and what is wrong with it.
 
     ``server_path``: where llama-server is by the operator's word; ``last``: what the record has now. Raises OSError.
@@ -264,7 +270,8 @@ def facts(
         return _facts(image, None, image.sha256, {"server_path": last.get("server_path")}), [], []
     stamp = sif.stamp(image.path)
     if stamp is None:
-        return None, [f"image: {image.path} is not there. Copy it to the host, or give its address."], []
+        remedy = "Copy it to the host, or give its address."
+        return None, [Problem("image", f"{image.path} is not there", remedy, image.path)], []
     same = last if last.get("path") == image.path else {}
     if not same.get("server_path") and server_path is None:
         same = {}  # where llama-server lies did not matter so far
@@ -279,7 +286,9 @@ def facts(
     known["digest"] = seen.source.get("digest")
     said = ""
     if not known.get("server_path"):
-        known["server_path"], said = runtime.find_server(run, program, image.path)
+        reading = image_inspect.read(image_inspect.container(program, image.path), None, run)
+        remember(seen.sha256, reading)
+        known["server_path"], said = reading.server, reading.failure[1] if reading.failure else ""
     found, missing, problems = _checked(image, _facts(image, stamp, seen.sha256, known))
     if known["server_path"] is None and server_path is None:
         problems.append(
@@ -308,7 +317,7 @@ def _facts(image: Image, stamp: list[int] | None, sha256: str | None, known: Map
     }
 
 
-def _checked(image: Image, found: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[str]]:
+def _checked(image: Image, found: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], list[str]]:
     if image.sha256 is None or found["sha256"] == image.sha256:
         return found, [], []
     words = f"image_sha256: {image.path} has {found['sha256']}, wanted is {image.sha256}. Bring the right image, or "

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..argv import flag, number, value_of
+from ..options import ON
 
 # Slots that llama-server makes where it may choose (tools/server/server.cpp).
 AUTO_SLOTS = 4
 # MiB of host memory in which it keeps the prompts of earlier requests.
 CACHE_RAM = 8192
-ON = ("on", "enabled", "true", "1")
 PARALLEL = ("-np", "--parallel")
 
 

@@ -251,8 +251,10 @@ def test_removal() -> None:
 
 def test_what_is_learned() -> None:
     run = FakeRuntime()
-    facts, warnings = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
+    facts, warnings, reading = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
     assert warnings == []
+    assert (reading.server, reading.help, reading.failure) == ("/app/llama-server", HELP.strip(), None)
+    assert run.verbs == ["inspect", "/bin/sh"], "one container is started"
     assert facts == {
         "labels": {"title": "llama"},
         "server_path": "/app/llama-server",
@@ -275,17 +277,18 @@ def test_options_are_what_stands_in_their_column() -> None:
 @pytest.mark.parametrize(
     ("word", "answer", "known", "words"),
     [
-        ("inspect", (1, "", "FATAL: no SIF"), 0, "cannot be inspected. apptainer said: FATAL: no SIF"),
+        ("inspect", (1, "", "FATAL: no SIF"), 0, "cannot be inspected. apptainer printed: FATAL: no SIF"),
         ("inspect", (0, "{}", ""), 0, "cannot be inspected"),
         ("/bin/sh", (1, "", ""), 1, "has no llama-server on its PATH"),
-        ("--version", (127, "", "INFO: x\nlibcuda.so.1: cannot open"), 2, "version. apptainer said: libcuda.so.1"),
-        ("--help", (0, "", ""), 3, "does not list its options"),
+        ("--version", (127, "libcuda.so.1: cannot open", ""), 2, "has /app/llama-server, but --version fails."),
+        ("--help", (127, "", "INFO: x\nlibcuda.so.1: not found"), 3, "options. apptainer printed: libcuda.so.1: not"),
+        ("--help", (0, "", ""), 3, "has /app/llama-server, but --help lists no options."),
     ],
 )
 def test_what_cannot_be_learned(word: str, answer: tuple[int, str, str], known: int, words: str) -> None:
     run = FakeRuntime()
     run.answers[word] = answer
-    facts, (warning,) = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
+    facts, (warning,), _ = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
     assert sum(value is not None for value in facts.values()) == known
     assert f"The image {PATH} " in warning
     assert words in warning

@@ -16,6 +16,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import resolve as images
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.fetch import Network
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import FakeRuntime
@@ -43,6 +44,7 @@ class Host:
         self.server = server
         self.run = FakeRuntime()
         self.last: dict[str, Any] = {}
+        self.readings: dict[str, Reading] = {}
 
     def address(self, tag: str = "v1", scheme: str = "oras") -> str:
         return f"{scheme}://{self.server.host}/gpu/llamacpp{tag if tag.startswith('@') else ':' + tag}"
@@ -57,12 +59,12 @@ class Host:
         """What a deployment does: have the image there, learn what it is, and record that."""
         found, network = self.locate(address, **options)
         assert found.problems == ()
-        brought = images.bring(found, self.run, network)
+        brought = images.bring(found, self.run, network, self.readings.__setitem__)
         self.last = self.facts(brought)
         return found
 
     def facts(self, found: images.Image) -> dict[str, Any]:
-        facts, missing, problems = images.facts(found, None, self.run, PROGRAM, self.last)
+        facts, missing, problems = images.facts(found, None, self.run, PROGRAM, self.last, self.readings.__setitem__)
         assert (missing, problems) == ([], [])
         assert facts
         return json.loads(json.dumps(facts))
@@ -105,7 +107,8 @@ def test_a_tag_is_asked_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> Non
         "digest": pushed,
     }
     # Learned once, by sif_image's code, and kept in the image's record.
-    assert host.run.verbs == ["inspect", "/bin/sh", "--version", "--help"]
+    assert host.run.verbs == ["inspect", "/bin/sh"]
+    assert host.readings[sha256(ONE)].build == "6123 (abcdef)"
     host.server.asked()
     host.server.push("v1", TWO)
     no_reading(monkeypatch)
@@ -241,7 +244,9 @@ def test_what_is_refused(host: Host) -> None:
     (problem,) = host.locate(host.address())[0].problems
     assert problem.startswith(f"image: {host.server.host} wants to know who asks")
     assert "Check image, or give image_auth_file." in problem
-    assert images.facts(host.locate(host.address())[0], None, host.run, PROGRAM, {})[2] == [problem]
+    assert images.facts(host.locate(host.address())[0], None, host.run, PROGRAM, {}, host.readings.__setitem__)[2] == [
+        problem
+    ]
 
 
 def test_what_turns_out_wrong_is_not_kept(host: Host) -> None:
@@ -249,7 +254,7 @@ def test_what_turns_out_wrong_is_not_kept(host: Host) -> None:
     host.server.blobs[digest(ONE)] = ONE[:-1] + b"?"
     found, network = host.locate(host.address())
     with pytest.raises(Refusal, match="^image: "):
-        images.bring(found, host.run, network)
+        images.bring(found, host.run, network, host.readings.__setitem__)
     assert host.files == []
 
 
@@ -272,7 +277,7 @@ def test_an_image_by_path_with_the_record_of_sif_image(host: Host) -> None:
     details = {"reader": 1, "server_path": "/srv/llama-server", "build": "7", "options_digest": "d", "labels": {}}
     file_record.record(str(path), sif.RECORDS, sha256(ONE), {"url": "oras://r.io/x:v1", "digest": "sha256:1"}, details)
     found, network = host.locate(str(path))
-    assert images.bring(found, host.run, network) == found
+    assert images.bring(found, host.run, network, host.readings.__setitem__) == found
     host.last = host.facts(found)
     assert (host.last["server_path"], host.last["build"], host.last["source"], host.last["digest"]) == (
         "/srv/llama-server",
@@ -295,5 +300,5 @@ def test_a_private_registry(host: Host, tmp_path: Path) -> None:
     network = images.network_of(options, lambda: None, hidden.append)
     assert hidden == [PASSWORD]
     asked = images.Asked(host.address(), None, "missing", str(host.home), {}, host.run, network, lambda: True)
-    images.bring(images.locate(asked), host.run, network)
+    images.bring(images.locate(asked), host.run, network, host.readings.__setitem__)
     assert host.files == [f"llamacpp-{sha256(ONE)[:12]}.sif"]
