@@ -56,18 +56,22 @@ class OperatorError(Exception):
     """
 
     def __init__(self, *problems: Problem | str) -> None:
-        self.problems: tuple[Any, ...] = tuple(problems)
+        self.problems = tuple(Problem("", problem) if isinstance(problem, str) else problem for problem in problems)
         super().__init__(sentences(self.problems))
+
+    def as_failure(self) -> dict[str, Any]:
+        """The arguments of ``fail_json``: the message, and the same as data."""
+        return {"msg": str(self), "problems": [problem.as_dict() for problem in self.problems]}
 
 
 class Refusal(OperatorError):
     """Every problem that forbids the change, found before anything was changed."""
 
-    def __init__(self, problems: Sequence[Problem | str]) -> None:
+    def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(*problems)
 
 
-def sentences(problems: Sequence[Problem | str]) -> str:
+def sentences(problems: Sequence[Problem]) -> str:
     """All problems as one message: a single one as it is, several as a numbered list."""
     if len(problems) == 1:
         return str(problems[0])
@@ -76,8 +80,8 @@ def sentences(problems: Sequence[Problem | str]) -> str:
 
 
 def failure(problems: Sequence[Problem]) -> dict[str, Any]:
-    """The arguments of ``fail_json``: the message, and the same as data."""
-    return {"msg": sentences(problems), "problems": [problem.as_dict() for problem in problems]}
+    """The arguments of ``fail_json`` for these problems."""
+    return OperatorError(*problems).as_failure()
 
 
 def diff_of(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> dict[str, str]:

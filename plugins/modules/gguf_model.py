@@ -405,7 +405,7 @@ from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.layout import default_home
 from ..module_utils._host.python import ensure_library, prefer_library
 from ..module_utils._instance import in_use
-from ..module_utils._result import diff_of, result, sentences
+from ..module_utils._result import Problem, diff_of, failure, result
 
 
 def ready_to_ask(module: AnsibleModule) -> bool:
@@ -426,11 +426,11 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     wanted, observed, steps = decision.wanted, decision.observed, decision.plan
     for warning in wanted.warnings:
         module.warn(warning)
-    refusals = list(steps.refusals)
+    refusals: list = list(steps.refusals)
     if wanted.state == "absent" and not params["force"]:
         refusals += in_use.problems(params["home"] or default_home(), [file.path for file in wanted.files])
     if refusals:
-        module.fail_json(msg=sentences(refusals), problems=refusals)
+        module.fail_json(**failure([Problem("", str(refusal).rstrip(".")) for refusal in refusals]))
     if steps.bring and not module.check_mode and is_deferred():
         module.exit_json(**DEFERRED)
     if module.check_mode:

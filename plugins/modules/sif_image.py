@@ -301,7 +301,7 @@ from ..module_utils._host.layout import default_home
 from ..module_utils._host.python import ensure_library, prefer_library
 from ..module_utils._instance import in_use
 from ..module_utils._llama.probe import FactsCache
-from ..module_utils._result import diff_of, result, sentences
+from ..module_utils._result import Problem, diff_of, failure, result
 
 
 def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str], progress: ProgressFile) -> Network:
@@ -349,7 +349,7 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
     problems = list(wanted.problems)
     network = network_of(module, wanted, problems, progress)
     if problems:
-        module.fail_json(msg=sentences(problems), problems=problems)
+        module.fail_json(**failure([Problem("", problem.rstrip(".")) for problem in problems]))
 
     def resolve(wish: Wanted, seen: SeenImage) -> Remote:
         home = params["home"] or default_home()
@@ -360,11 +360,11 @@ def run(module: AnsibleModule, progress: ProgressFile) -> dict:
 
     observed = observe(wanted, command, resolve, foresee=module.check_mode)
     steps = plan(wanted, observed)
-    refusals = list(steps.refusals)
+    refusals: list = list(steps.refusals)
     if wanted.state == "absent" and not params["force"]:
         refusals += in_use.problems(params["home"] or default_home(), [wanted.path])
     if refusals:
-        module.fail_json(msg=sentences(refusals), problems=refusals)
+        module.fail_json(**failure([Problem("", str(refusal).rstrip(".")) for refusal in refusals]))
     if steps.bring and not module.check_mode and is_deferred():
         module.exit_json(**DEFERRED)
     cache = FactsCache(params["home"] or default_home(), writes=not module.check_mode)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._spec.record import Record
 from . import wait
 from .options import Gate
 
@@ -39,17 +40,15 @@ class Expectation:
         return max(REPLY_TIMEOUT, wait.default_timeout(self.model.get("size")))
 
 
-def of_record(value: Mapping[str, Any], gate: Gate) -> Expectation:
-    """The expectation for the server of an instance's record (instance.json)."""
-    argv, image, release = value["launch"]["argv"], value["image"] or {}, value["release"] or {}
-    # The image is followed by the program and its arguments.
-    at = argv.index(value["spec"]["image"]) + 2 if value["spec"]["image"] in argv else len(argv)
+def of_record(record: Record, gate: Gate) -> Expectation:
+    """The expectation for the server of an instance's record."""
+    release = record.release
     return Expectation(
-        model=value["model"] or {},
-        arguments=tuple(argv[at:]),
-        build=image.get("build"),
-        gpus=bool(value["spec"].get("gpus")),
+        model=record.model.to_json() if record.model else {},
+        arguments=record.launch.arguments,
+        build=record.image.build if record.image else None,
+        gpus=bool(record.spec.gpus),
         gate=gate,
-        last_rate=(release.get("completion") or {}).get("tokens_per_second"),
-        last_proven=release.get("proven"),
+        last_rate=release.completion.get("tokens_per_second") if release else None,
+        last_proven=release.proven if release else None,
     )

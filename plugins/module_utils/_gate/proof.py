@@ -34,8 +34,6 @@ from .client import HTTP_TIMEOUT, ApiClient, NotProven
 from .expectation import Expectation
 from .server import Server
 
-__all__ = ["CHECKS", "NotProven", "run"]
-
 # The value of ``gate`` from which on a check is part of the proof, and the check.
 CHECKS: tuple[tuple[str, Callable[[Server], dict[str, Any]]], ...] = (
     # What the server reports is compared, and all problems are reported together.

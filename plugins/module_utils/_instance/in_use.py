@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who uses a file that is about to be removed: instances by their records, and processes that have it open.
+"""What uses a file that is about to be removed: instances by their records, and processes that have it open.
 
 Private to gpufleet.llamacpp; may change at any time.
 
@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from .._host import layout, process, runner
 from .._host.files import read_bytes, read_json
-from .._spec import record
+from .._result import Problem
+from .._spec import store
+from .._spec.record import ImageFacts, ModelFacts, Setup
 
 # What tells a file from every other one, whatever it is called in a container: device and inode.
 Key = tuple[int, int]
 
 
-def problems(home: str, paths: Sequence[str]) -> list[str]:
-    """Why the files, an image or the parts of a model, should not be removed, and what to do; empty where nobody cares.
+def problems(home: str, paths: Sequence[str]) -> list[Problem]:
+    """Why the files, an image or the parts of a model, should not be removed; empty where nothing uses them.
 
     Changes nothing.
     """
@@ -32,49 +33,52 @@ def problems(home: str, paths: Sequence[str]) -> list[str]:
         return []
     shown = there[0]
     found = [
-        f"{shown} is the {kind} {role} {name}. Deploy that with another {kind}, or remove it, with llamacpp_instance; "
-        "or use force: true."
+        Problem(
+            "path",
+            f"{shown} is the {kind} {role} {name}",
+            f"Deploy that with another {kind}, or remove it, with llamacpp_instance; or use force: true.",
+            path=shown,
+        )
         for name, kind, role in instances(home, there)
     ]
     found += [
-        f"{shown} is open in pid {pid} ({process.shown_command(pid, 80)}, user {process.owner(pid)}). End it; or use "
-        "force: true."
+        Problem(
+            "path",
+            f"{shown} is open in pid {pid} ({process.shown_command(pid, 80)}, user {process.owner(pid)})",
+            "End it; or use force: true.",
+            path=shown,
+        )
         for pid in _strangers(home, there)
     ]
     backed = _loops(there)
     if backed and not found:
-        found.append(
-            f"{shown} is mounted ({', '.join(backed)}), so a container runs from it. End it; or use force: true."
-        )
+        text = f"{shown} is mounted ({', '.join(backed)}), so a container runs from it"
+        found.append(Problem("path", text, "End it; or use force: true.", path=shown))
     return found
 
 
 def instances(home: str, paths: Sequence[str]) -> list[tuple[str, str, str]]:
-    """The instances of the home that need one of the files: name, image or model, and in words what that is to them.
+    """The instances of the home that need one of the files: name, image or model, and its role in words.
 
-    What the last release ran counts too: without it there would be no way back.
+    What the last release ran counts too: without it there is no rollback.
     """
     meant = {os.path.realpath(path) for path in paths}
     found = []
-    for name, value in record.others(home, "").items():
-        release = value.get("release") or {}
+    for name, record in store.others(home, "").items():
         for kind in ("image", "model"):
-            if meant & set(_files(value, kind)):
+            if meant & set(_files(record.setup, kind)):
                 found.append((name, kind, "of the instance"))
-            elif meant & set(_files(release, kind)):
-                found.append((name, kind, "of the last release, which there is a way back to, of the instance"))
+            elif record.release and meant & set(_files(record.release.setup, kind)):
+                found.append((name, kind, "of the last release, which a rollback needs, of the instance"))
     return found
 
 
-def _files(value: Mapping[str, Any], kind: str) -> Iterator[str]:
-    facts = value.get(kind) or {}
-    for path in ((value.get("spec") or {}).get(kind), facts.get("path"), *_parts(facts)):
+def _files(setup: Setup, kind: str) -> Iterator[str]:
+    facts: ImageFacts | ModelFacts | None = setup.image if kind == "image" else setup.model
+    parts = [part.path for part in facts.files] if isinstance(facts, ModelFacts) else []
+    for path in (setup.spec.value(kind), facts.path if facts else None, *parts):
         if isinstance(path, str):
             yield os.path.realpath(path)
-
-
-def _parts(facts: Mapping[str, Any]) -> list[Any]:
-    return [part.get("path") for part in facts.get("files") or [] if isinstance(part, dict)]
 
 
 def _strangers(home: str, paths: Sequence[str]) -> list[int]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The edge between Ansible and an instance: options in, a result or one sentence out.
+"""The edge between Ansible and an instance: options in, a result or a failure out.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -14,20 +14,17 @@ from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._artifact.file_record import FileChanged
 from .._artifact.image.signature import Run
-from .._fetch.source import FetchError
 from .._host.files import let_servers_read
-from .._host.layout import default_home, instance_lock
-from .._host.lock import Locked, hold
-from .._host.manager import ManagerError
+from .._host.layout import default_home, instance, instance_lock
+from .._host.lock import hold
 from .._host.python import ensure_library, prefer_library
-from .._result import Refusal, failure, sentences
-from .._spec import record
+from .._result import OperatorError, Problem, failure
+from .._spec import store
 from .._spec.spec import check_name
 from . import host_plan, status
-from .reconcile import Request, ensure
-from .release import GateFailed
+from .reconcile import reconcile
+from .request import Request
 
 
 def _run(module: AnsibleModule) -> Run:
@@ -49,7 +46,7 @@ def _library(module: AnsibleModule, home: str, distribution: str) -> bool:
 
 
 def _lock(module: AnsibleModule, home: str) -> AbstractContextManager[None]:
-    """Nobody else changes this instance meanwhile. Who only looks, waits for nobody, and nobody for him."""
+    """Hold the instance's lock. Check mode takes none."""
     name, params = module.params["name"], module.params
     if module.check_mode or check_name(name):
         return nullcontext()
@@ -64,14 +61,14 @@ def run_module(module: AnsibleModule) -> None:
     request = Request(module.params, home, module.check_mode, _run(module), partial(_library, module, home), hide)
     try:
         with _lock(module, home):
-            answer = ensure(request)
-    except (Refusal, GateFailed, ManagerError, FetchError, FileChanged, Locked) as failure:
-        module.fail_json(msg=str(failure))
+            answer = reconcile(request)
+    except OperatorError as error:
+        module.fail_json(**error.as_failure())
     except OSError as error:
-        where, what = error.filename or home, error.strerror or error
-        module.fail_json(msg=f"{where}: {what}. The task can be run again once that is mended.")
+        text = f"{error.filename or home}: {error.strerror or error}"
+        module.fail_json(**failure([Problem("", text, "Correct that, then run the task again.")]))
     for warning in answer.warnings:
-        # As llamacpp_plan says it: the same sentence is shown once.
+        # In the words of llamacpp_plan, so that Ansible shows the sentence once.
         module.warn(f"{module.params['name']}: {warning}")
     module.exit_json(**answer.result)
 
@@ -79,15 +76,15 @@ def run_module(module: AnsibleModule) -> None:
 def run_plan_module(module: AnsibleModule) -> None:
     """Do what llamacpp_plan was asked; ends the module."""
     home = module.params["home"] or default_home()
-    ways = host_plan.Ways(
+    host = host_plan.HostAccess(
         home,
         _run(module),
         lambda library: prefer_library(library, home),
         module.no_log_values.add,
     )
-    found = host_plan.look(module.params["instances"], ways, os.environ, strict=not module.check_mode)
+    found = host_plan.look(module.params["instances"], host, os.environ, strict=not module.check_mode)
     if found.problems:
-        module.fail_json(msg=sentences(found.problems))
+        module.fail_json(**failure(found.problems))
     for warning in found.warnings:
         module.warn(warning)
     module.exit_json(changed=False, **found.plan)
@@ -102,22 +99,22 @@ def run_info_module(module: AnsibleModule) -> None:
     prefer_library("nvidia-ml-py", home)
     run = _run(module)
     try:
-        names = _named(home, wanted) if wanted else record.names(home)
+        names = _named(home, wanted) if wanted else store.names(home)
         instances = [status.one(home, name, run, module.params["log_lines"]) for name in names]
-    except (ManagerError, OSError, KeyError) as error:
-        module.fail_json(msg=f"{home}: {error!r}. It holds something that no version of this collection wrote.")
+    except (OperatorError, OSError) as error:
+        module.fail_json(**failure([Problem("home", f"{home} cannot be read: {error}")]))
     module.exit_json(changed=False, instances=instances)
 
 
 def _named(home: str, wanted: str) -> list[str]:
-    """The instances that are meant by a name, or where none has it, by a port; the name itself where there is none."""
-    names = record.names(home)
+    """The instance with this name, or where there is none, those with this port; the name itself where none has it."""
+    names = store.names(home)
     return [wanted] if wanted in names else [name for name in names if _port(home, name) == wanted] or [wanted]
 
 
 def _port(home: str, name: str) -> str | None:
     try:
-        found = record.read(os.path.join(home, name))
-    except (ValueError, OSError):
-        return None  # it is told where it is asked for by name
-    return str(found["spec"]["port"]) if found else None
+        found = store.read(instance(home, name))
+    except (OperatorError, OSError):
+        return None  # reported where it is asked for by name
+    return str(found.spec.port) if found else None

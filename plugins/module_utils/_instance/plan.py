@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has to be done so that the host has the instance as wanted: a pure function, each step with its reason.
+"""The steps that bring an instance to its desired state, each with its reason: a pure function.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -14,10 +14,11 @@ from typing import Any
 
 from .._host.manager import MANAGERS, UnitState
 from .._result import Action, Problem, Refusal
-from .._spec import record
 from .._spec.options import NOT_NOTICED
+from .._spec.record import Record
+from .._spec.render import Wanted
 
-# What every file that the collection writes holds, by which a hand-written run.sh is told from ours.
+# Every file that the collection writes holds this; a hand-written run.sh does not.
 MARK = b"gpufleet.llamacpp"
 
 
@@ -32,28 +33,15 @@ class Step(Action):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What should be there, rendered whole: the record, and every other file of the instance's folder.
-
-    ``manager_why``: why ``auto`` chose the manager and not a better one, as a phrase; "" where there is nothing to say.
-    """
-
-    record: Mapping[str, Any]
-    files: Mapping[str, bytes]
-    folder: str
-    manager_why: str = ""
-
-
-@dataclass(frozen=True)
 class Observed:
     """What is there. Everything in it was read from the host; nothing was changed to get it.
 
     ``former_active``: it runs under the recorded manager, where another one is wanted; ``unit`` is the wanted one's.
-    ``ready``: whether the running launch has been ready since its start; ``ended``: the exit status of one whose runner
-    waits before it lets itself be started again; ``replaced``: files that are not the ones any more which it reads.
+    ``ready``: whether the running launch has been ready since its start; ``ended``: the exit status of a server whose
+    runner waits before its next start; ``replaced``: files that were replaced since the server opened them.
     """
 
-    record: Mapping[str, Any] | None = None
+    record: Record | None = None
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     folder_exists: bool = False
     unit: UnitState = UnitState()
@@ -70,29 +58,24 @@ class Observed:
         return self.unit.active or self.former_active
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def changes(before: Record, after: Record) -> list[str]:
     """Each difference between two records that a running server would notice, in words."""
     found = []
-    old, new = before["spec"], after["spec"]
-    # The manager is compared by what it came to, not by the wish; the user matters only to one that becomes that user.
-    becomes_user = MANAGERS[after["manager"]].runs_as(new["user"]) is not None
+    old, new = before.spec.as_dict(), after.spec.as_dict()
+    # The manager is compared by what "auto" came to; the user matters only to a manager that becomes that user.
+    becomes_user = MANAGERS[after.manager].runs_as(after.spec.user) is not None
     skipped = {"manager", *NOT_NOTICED} | (set() if becomes_user else {"user"})
-    for key in new:
-        if key not in skipped and old.get(key) != new[key]:
-            found.append(f"{key}: {_show(old.get(key))} -> {_show(new[key])}")
-    for key in ("image", "model"):
-        was, now = _digest(before, key), _digest(after, key)
-        if was and now and was != now and old.get(key) == new.get(key):
-            found.append(f"{key} file replaced: sha256 {was[:12]} -> {now[:12]}")
-    if not found and before["launch"]["argv"] != after["launch"]["argv"]:
+    found += [
+        f"{key}: {_show(old[key])} -> {_show(new[key])}" for key in new if key not in skipped and old[key] != new[key]
+    ]
+    for key, was, now in (("image", before.image, after.image), ("model", before.model, after.model)):
+        if was and now and was.sha256 and now.sha256 and was.sha256 != now.sha256 and old[key] == new[key]:
+            found.append(f"{key} file replaced: sha256 {was.sha256[:12]} -> {now.sha256[:12]}")
+    if not found and before.launch.argv != after.launch.argv:
         found.append("the container's command changed (see --diff)")
-    if not found and before["launch"].get("env") != after["launch"]["env"]:
+    if not found and before.launch.env != after.launch.env:
         found.append("the environment of the container's command changed")
     return found
-
-
-def _digest(value: Mapping[str, Any], key: str) -> str | None:
-    return (value.get(key) or {}).get("sha256")
 
 
 def _show(value: Any) -> str:
@@ -107,12 +90,12 @@ def _show(value: Any) -> str:
 
 def manager_change(wanted: Wanted, observed: Observed) -> str | None:
     """The change of the manager in words, or None."""
-    before, after = (observed.record or wanted.record)["manager"], wanted.record["manager"]
+    before, after = (observed.record or wanted.record).manager, wanted.record.manager
     return None if before == after else f"manager: {before} -> {after}"
 
 
 def restart_reason(wanted: Wanted, observed: Observed) -> str | None:
-    """Why the server has to be started anew, or None where the right one runs."""
+    """Why the server has to be started again, or None where the right one runs."""
     if not observed.active:
         return "it is not running"
     if observed.unit.orphaned:
@@ -120,7 +103,7 @@ def restart_reason(wanted: Wanted, observed: Observed) -> str | None:
     moved = manager_change(wanted, observed)
     if moved:
         return moved
-    if observed.running_launch == wanted.record["launch"]["id"]:
+    if observed.running_launch == wanted.record.launch.id:
         if observed.ended is not None:
             return f"it ended with exit status {observed.ended}, and is down"
         return f"replaced since it was started: {', '.join(observed.replaced)}" if observed.replaced else None
@@ -147,21 +130,22 @@ def _files(wanted: Wanted, observed: Observed) -> list[Step]:
 def _record(wanted: Wanted, observed: Observed) -> list[Step]:
     if observed.record is None:
         return [Step("Create instance.json", "instance.json is not there", "record")]
-    if record.same_wish(observed.record, wanted.record):
+    before, after = observed.record, wanted.record
+    if before.asks_the_same(after):
         return []
-    why = changes(observed.record, wanted.record)
-    for part, keys in (("spec", NOT_NOTICED), ("gate", list(wanted.record.get("gate") or ()))):
-        before, after = observed.record.get(part) or {}, wanted.record.get(part) or {}
-        words = "" if part == "spec" else f"{part} "
-        shown = [(key, _show(before.get(key)), _show(after.get(key))) for key in keys]
-        why += [f"{words}{key}: {old} -> {new}" for key, old, new in shown if old != new]
+    why = changes(before, after)
+    old, new = before.spec.as_dict(), after.spec.as_dict()
+    why += [f"{key}: {_show(old[key])} -> {_show(new[key])}" for key in NOT_NOTICED if old[key] != new[key]]
+    was, now = before.gate or {}, after.gate or {}
+    shown = [(key, _show(was.get(key)), _show(now[key])) for key in now]
+    why += [f"gate {key}: {one} -> {other}" for key, one, other in shown if one != other]
     why = why or ["what the instance means on this host changed"]
     return [Step("Update instance.json", manager_change(wanted, observed) or "; ".join(why), "record")]
 
 
 def _unit(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     if not observed.unit.installed:
-        what = f"Install the unit ({wanted.record['manager']})"
+        what = f"Install the unit ({wanted.record.manager})"
         why = "; ".join(filter(None, ["the unit is not there", wanted.manager_why]))
         return [Step(what, why, "install_unit", enabled=enabled)]
     why = "; ".join(observed.unit_differences)
@@ -192,8 +176,8 @@ def _in_place(wanted: Wanted, observed: Observed, enabled: bool) -> list[Step]:
     unit, note, moved = _unit(wanted, observed, enabled), _record(wanted, observed), manager_change(wanted, observed)
     if observed.record is None or moved is None:
         return [*steps, *note, *unit]
-    # The old unit goes last of what can fail; and as long as it is there, the record is what leads to it.
-    old = Step(f"Stop and remove the unit of {observed.record['manager']}", moved, "remove_unit")
+    # The old unit goes last of what can fail. As long as it is there, the record has to name its manager.
+    old = Step(f"Stop and remove the unit of {observed.record.manager}", moved, "remove_unit")
     return [*steps, *unit, old, *note]
 
 
@@ -218,11 +202,11 @@ def _started(wanted: Wanted, observed: Observed, restart: bool) -> list[Step]:
     why = restart_reason(wanted, observed)
     if why is None and restart:
         why = "state is restarted"
-    release = (observed.record or {}).get("release")
+    release = observed.record.release if observed.record else None
     if why is not None:
         verb = "Restart" if observed.active else "Start"
         steps.append(Step(f"{verb} llama-server and prove that it works", why, "start"))
-    elif not release or release["launch"]["id"] != wanted.record["launch"]["id"]:
+    elif not release or release.setup.launch.id != wanted.record.launch.id:
         steps.append(Step("Prove that llama-server works", "it runs, and was never proven", "prove"))
     elif not observed.ready:
         steps.append(Step("Prove that llama-server works", "it was started, and is not ready yet", "prove"))

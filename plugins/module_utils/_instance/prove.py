@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One launch through the gate: waited for, proven, and explained where it does not pass.
+"""One launch through the gate: wait until it is ready, prove it, and explain why if it does not pass.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -13,74 +13,86 @@ from typing import Any
 
 from .._gate import diagnosis, expectation, log_lines, options, proof, wait
 from .._gate.checks import gpu_proof
+from .._gate.client import NotProven
 from .._host import runner
 from .._host.gpu import read as gpu
 from .._preflight import gpus
-from .._result import Problem
+from .._result import OperatorError, Problem
+from .._spec.record import Record, Release
+from .._spec.render import Place, unit
 from . import observe, postmortem
-from .observe import Place
 
 # Seconds for one look at /health; llama-server answers it from threads of their own.
 HEALTH_TIMEOUT = 5.0
 LOG_LINES = 200
-# What of a record is what runs, so that a release can be run again.
-RUNS = ("spec", "manager", "launch", "image", "model")
 
 
-class GateFailed(Exception):
-    """The instance does not work; the message says why and what was done about it."""
+class GateFailed(OperatorError):
+    """The instance does not work.
 
-
-def gate(place: Place, value: Mapping[str, Any], timeout: int | None, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Wait until the launch in ``value`` is ready and prove it; returns the release. Raises GateFailed.
-
-    How much is proven says the ``gate`` in ``value``. ``before`` is the runner's account from before the start, empty
-    where nothing was started.
+    ``stage`` is where it failed, ``shown`` is the cause as the operator reads it (with log lines), ``notes`` say what
+    was done about it.
     """
-    launch, began = value["launch"], time.time()
-    unit = observe.unit(place, value["spec"])
+
+    def __init__(self, stage: str, problems: Sequence[Problem], shown: str, notes: Sequence[str] = ()) -> None:
+        super().__init__(*problems)
+        self.stage = stage
+        self.shown = shown
+        self.notes = tuple(notes)
+
+    def __str__(self) -> str:
+        return "\n".join([f"Failed at the {self.stage}: {self.shown}", *self.notes])
+
+    def noted(self, *notes: str) -> GateFailed:
+        """The same failure, with more notes."""
+        return GateFailed(self.stage, self.problems, self.shown, [*self.notes, *notes])
+
+
+def prove(place: Place, record: Record, timeout: int | None, before: Mapping[str, Any]) -> Release:
+    """Wait until the launch of the record is ready, and prove it as far as its gate asks. Raises GateFailed.
+
+    ``timeout`` in seconds, None for one that fits the model's size; ``before`` is the runner's state file from before
+    the start, empty where nothing was started.
+    """
+    launch, began = record.launch, time.time()
+    instance_unit = unit(place, record.spec)
 
     def given_up() -> str | None:
-        state = place.manager.observe(unit)
+        state = place.manager.observe(instance_unit)
         return None if state.active else state.detail
 
     outcome = wait.until_ready(
-        lambda: observe.account(place),
-        lambda: runner.health(launch["url"], HEALTH_TIMEOUT),
+        lambda: observe.runner_state(place),
+        lambda: runner.health(launch.url, HEALTH_TIMEOUT),
         given_up,
-        launch["id"],
-        timeout or wait.default_timeout((value["model"] or {}).get("size")),
+        launch.id,
+        timeout or wait.default_timeout(record.model.size if record.model else None),
         before,
     )
     if not outcome.ready:
-        lines, host = _lines(place, value), postmortem.look(place, value, began)
-        why = diagnosis.explain(outcome.reason, outcome.exit_status, lines, host)
-        raise GateFailed(f"Failed at the start: {why}")
-    expected = expectation.of_record(value, options.from_dict(value.get("gate")))
-    on_gpus = _Gpus(value)
+        host = postmortem.look(place, record, began)
+        why = diagnosis.explain(outcome.reason, outcome.exit_status, _log(place, record), host)
+        raise GateFailed("start", [why.problem], str(why))
+    expected = expectation.of_record(record, options.from_dict(record.gate))
+    on_gpus = _Gpus(record)
     try:
-        answer = proof.run(launch["url"], runner.read_key(launch["api_key_file"]), expected, on_gpus.problems)
-    except proof.NotProven as error:
-        raise GateFailed(f"Failed at the proof: {_said(place, value, error.problems, began)}") from error
-    return {
-        "proven": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "ready_seconds": round(outcome.seconds, 1),
-        "completion": answer,
-        "gpus": on_gpus.rows,
-        **{key: value[key] for key in RUNS},
-    }
+        completion = proof.run(launch.url, runner.read_key(launch.api_key_file), expected, on_gpus.problems)
+    except NotProven as error:
+        raise GateFailed("proof", error.problems, _explained(place, record, error.problems, began)) from error
+    proven = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Release(proven, round(outcome.seconds, 1), completion, on_gpus.rows, record.setup)
 
 
 class _Gpus:
-    """The look at the GPUs once the model has worked; ``rows`` is what was seen, None where nothing could be."""
+    """What NVML shows once the model has worked; ``rows`` is None where nothing could be read."""
 
-    def __init__(self, value: Mapping[str, Any]) -> None:
-        self.value = value
+    def __init__(self, record: Record) -> None:
+        self.record = record
         self.rows: list[dict[str, Any]] | None = None
 
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the use of the GPUs; nothing where none was asked for."""
-        asked = self.value["launch"].get("gpus") or ()
+        asked = self.record.launch.gpus or ()
         if not asked:
             return ()
         try:
@@ -89,24 +101,24 @@ class _Gpus:
             return ()
         except gpu.NvmlUnavailable as error:
             return [Problem("", f"Whether the server uses its GPUs cannot be checked: {error}")]
-        seen = gpu_proof.compare(self.value.get("memory"), asked, cards, gpus.pids_of(self.value))
+        seen = gpu_proof.compare(self.record.memory, asked, cards, gpus.pids_of(self.record.launch))
         self.rows = list(seen.rows)
         return seen.problems
 
 
-def _lines(place: Place, value: Mapping[str, Any]) -> list[str]:
+def _log(place: Place, record: Record) -> list[str]:
     """The log since this launch was started."""
-    lines = place.manager.log_lines(observe.unit(place, value["spec"]), LOG_LINES)
-    return log_lines.this_start(lines, f"starting {value['launch']['id']}")
+    lines = place.manager.log_lines(unit(place, record.spec), LOG_LINES)
+    return log_lines.this_start(lines, f"starting {record.launch.id}")
 
 
-def _said(place: Place, value: Mapping[str, Any], problems: Sequence[Problem], began: float) -> str:
-    """What was not proven; where the server ended meanwhile, or runs beside its GPUs, also what its log says of it."""
-    sentences = [str(problem) for problem in problems]
-    account = observe.account(place)
-    ended = account.get("exit") if account.get("launch") == value["launch"]["id"] else None
-    if ended or value["launch"].get("gpus"):
+def _explained(place: Place, record: Record, problems: Sequence[Problem], began: float) -> str:
+    """What was not proven; with what the log says, where the server ended meanwhile or does not use its GPUs."""
+    found = [str(problem) for problem in problems]
+    state = observe.runner_state(place)
+    ended = state.get("exit") if state.get("launch") == record.launch.id else None
+    if ended or record.launch.gpus:
         status = ended.get("status") if ended else None
-        found = diagnosis.find(status, _lines(place, value), postmortem.look(place, value, began))
-        sentences += [f"Its log says: {found.problem}"] if found else []
-    return "\n".join(sentences)
+        cause = diagnosis.find(status, _log(place, record), postmortem.look(place, record, began))
+        found += [f"The server's log shows: {cause.problem}"] if cause else []
+    return "\n".join(found)

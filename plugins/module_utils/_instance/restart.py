@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the old server to the new one: drain, stop, see that the GPUs' memory is given back, start.
+"""From the old server to the new one: drain, stop, wait until the GPUs' memory is free, start.
 
-Private to gpufleet.llamacpp; may change at any time. The port answers to nobody between stop and start, so whatever can
-be done before is done before, and here stands only what cannot.
+Private to gpufleet.llamacpp; may change at any time. Between stop and start no request is answered, so everything that
+can be done before is done elsewhere.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 
 from .._host import runner
 from .._host.gpu import read as gpu
+from .._spec.launch import Launch
+from .._spec.record import Record
+from .._spec.render import Place, unit
 from . import observe
-from .observe import Place
 
 # Seconds that a driver may take to give back the memory of a process that has ended.
 GPU_TIMEOUT = 20.0
@@ -26,16 +28,16 @@ GIVEN_BACK = 0.9
 
 
 @dataclass(frozen=True)
-class Swapped:
-    """What the gate has to know: the runner's account from before the start. And what the operator has to."""
+class Restarted:
+    """``before``: the runner's state file from before the start, which the gate compares with."""
 
     before: dict[str, Any]
     warnings: list[str]
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the old server has of one GPU: bytes that it holds, and bytes that were free besides."""
+class GpuUse:
+    """What the old server uses of one GPU, and what was free beside it, in bytes."""
 
     uuid: str
     index: int
@@ -43,51 +45,53 @@ class Held:
     free: int
 
 
-def swap(place: Place, value: Mapping[str, Any]) -> Swapped:
-    """Stop what runs and start the launch in ``value``; returns at once, readiness is the gate's to see.
+def restart(place: Place, record: Record) -> Restarted:
+    """Stop what runs and start the launch of the record; returns at once, the gate waits until it is ready.
 
     Raises ManagerError.
     """
-    unit = observe.unit(place, value["spec"])
+    instance_unit = unit(place, record.spec)
     pid = observe.running(place).get("runner_pid")
     ours = runner.below(pid) if pid else []
     held = _held(ours)
-    place.manager.stop(unit)
-    before = observe.account(place)
-    warnings = cut(before if pid else {}, value)
+    place.manager.stop(instance_unit)
+    before = observe.runner_state(place)
+    warnings = cut_requests(before if pid else {}, record.launch)
     warnings += wait_for_gpus(ours, held) if held else []
-    place.manager.start(unit)
-    return Swapped(before, warnings)
+    place.manager.start(instance_unit)
+    return Restarted(before, warnings)
 
 
-def cut(account: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
+def cut_requests(state: Mapping[str, Any], launch: Launch) -> list[str]:
     """The requests that the runner had to cut when it stopped the server, as a warning; none where there were none."""
-    count = account.get("cut") or 0
+    count = state.get("cut") or 0
     if not count:
         return []
     what = "1 request was" if count == 1 else f"{count} requests were"
-    limit = value["launch"].get("drain_timeout")
-    return [f"{what} still running after {limit} s and had to be cut. If that is too soon, allow more drain_timeout."]
+    return [
+        f"{what} still running after {launch.drain_timeout} s and had to be cut. If that is too soon, raise "
+        "drain_timeout."
+    ]
 
 
-def _held(pids: Sequence[int]) -> list[Held]:
-    """What these processes hold of the GPUs; nothing where there are none to be read."""
+def _held(pids: Sequence[int]) -> list[GpuUse]:
+    """What these processes use of the GPUs; nothing where no GPU can be read."""
     try:
         cards = gpu.read_memory() if pids else []
     except gpu.NvmlUnavailable:
         return []
     sums = [(card, sum(one.memory or 0 for one in card.processes if one.pid in pids)) for card in cards]
-    return [Held(card.uuid, card.index, memory, card.memory_free) for card, memory in sums if memory]
+    return [GpuUse(card.uuid, card.index, memory, card.memory_free) for card, memory in sums if memory]
 
 
-def wait_for_gpus(pids: Sequence[int], held: Sequence[Held], timeout: float = GPU_TIMEOUT) -> list[str]:
-    """Wait until the processes are off the GPUs and their memory is free again; what is not in time is a warning."""
+def wait_for_gpus(pids: Sequence[int], held: Sequence[GpuUse], timeout: float = GPU_TIMEOUT) -> list[str]:
+    """Wait until the processes are off the GPUs and their memory is free; what takes too long is a warning."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             cards = {card.uuid: card for card in gpu.read_memory()}
         except gpu.NvmlUnavailable as error:
-            return [f"Whether the GPUs' memory was given back could not be seen: {error}"]
+            return [f"Whether the old server's GPU memory is free again could not be checked: {error}"]
         late = [
             one
             for one in held
@@ -102,5 +106,5 @@ def wait_for_gpus(pids: Sequence[int], held: Sequence[Held], timeout: float = GP
             return []
         if time.monotonic() >= deadline:
             which = ", ".join(f"GPU {one.index} ({one.memory >> 20} MiB)" for one in late)
-            return [f"The memory that the old server held was not free {timeout:.0f} s after its end: {which}."]
+            return [f"GPU memory of the old server was not free {timeout:.0f} s after its end: {which}."]
         time.sleep(GPU_EVERY)

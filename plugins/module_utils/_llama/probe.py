@@ -93,16 +93,15 @@ def build_number(build: str | None) -> int | None:
     return int(match[1] or match[2]) if match else None
 
 
-def probe(argv: Sequence[str], image: str, run: Run, cache: FactsCache, sha256: str | None) -> ServerFacts:
+def probe(container: Sequence[str], server: str, run: Run, cache: FactsCache, sha256: str | None) -> ServerFacts:
     """The facts of a launch's llama-server: from the cache, or from a container that is started as the launch's is.
 
     ``sha256``: of the image; None: the facts are not cached.
     """
-    server = argv.index(image) + 1
-    known = cache.get(sha256, argv[server])
+    known = cache.get(sha256, server)
     if known:
         return known
-    reading = image_inspect.read(argv[:server], argv[server], run)
+    reading = image_inspect.read(container, server, run)
     cache.put(sha256, reading)
     return facts_of(reading)
 

@@ -7,7 +7,7 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from .._host.runtime import Run
 from .._llama import compat, lint, lint_server
 from .._llama.probe import FactsCache, ServerFacts, probe
 from .._result import Problem
-from .._spec import record
+from .._spec import store
+from .._spec.launch import Launch
 from .._spec.options import OWNED
 from .._spec.spec import Spec
 from .gpus import pids_of
@@ -28,12 +29,13 @@ from .pitfalls import check_pitfalls
 class Findings:
     """Everything that was found. Problems forbid the change; warnings go with it."""
 
-    problems: list[Problem | str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def add(self, problems: Iterable[Problem | str], warnings: Iterable[str] = ()) -> None:
         """Add both, each once."""
-        self.problems += [problem for problem in problems if problem not in self.problems]
+        found = [problem if isinstance(problem, Problem) else Problem("", problem.rstrip(".")) for problem in problems]
+        self.problems += [problem for problem in found if problem not in self.problems]
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
 
 
@@ -55,7 +57,7 @@ class HostAccess:
 
 def check_instance(
     spec: Spec,
-    argv: Sequence[str],
+    launch: Launch,
     host: HostAccess,
     *,
     kinds: Collection[str],
@@ -65,24 +67,24 @@ def check_instance(
     """Check an instance that steps of these ``kinds`` are to change.
 
     Without steps no container is started, and only ``min_build`` is checked, against what is known of the image.
-    ``argv``: the launch's command line. ``asks_image``: the image, the model and all other files are there, so the
+    ``asks_image``: the image, the model and all other files are there, so the
     image can be run.
     """
     found = Findings()
     if not kinds:
-        known = host.cache.get(host.image_sha256, argv[argv.index(spec.image) + 1])
+        known = host.cache.get(host.image_sha256, launch.server)
         if known and min_build is not None:
             found.add(*compat.check_build(known, spec.image, min_build))
         return found
     if "start" in kinds:
         found.add([*check_port(spec, host.home, host.our_runner), *check_address(spec)])
-    found.add(*check_pitfalls(spec, argv[argv.index(spec.image) + 2 :], _metadata(spec.model)))
+    found.add(*check_pitfalls(spec, launch.arguments, _metadata(spec.model)))
     if asks_image:
-        facts = probe(argv, spec.image, host.run, host.cache, host.image_sha256)
+        facts = probe(launch.container, launch.server, host.run, host.cache, host.image_sha256)
         found.add(*compat.check_build(facts, spec.image, min_build))
         if spec.gpus:
             found.add(*compat.check_driver(facts, spec.image, host.driver))
-        found.add(*_check_command_line(spec, argv, facts, host.run))
+        found.add(*_check_command_line(spec, launch, facts, host.run))
     return found
 
 
@@ -96,8 +98,8 @@ def _metadata(model: str) -> Mapping[str, Any] | None:
 
 def check_port(spec: Spec, home: str, our_runner: int | None) -> list[Problem]:
     """Whether another instance of this home, or a process that is not this instance's, has the port."""
-    others = record.others(home, spec.name)
-    declared = [name for name, other in others.items() if other["spec"]["port"] == spec.port]
+    others = store.others(home, spec.name)
+    declared = [name for name, other in others.items() if other.spec.port == spec.port]
     if declared:
         choose = "Choose another port."
         return [
@@ -113,7 +115,7 @@ def check_port(spec: Spec, home: str, our_runner: int | None) -> list[Problem]:
             f"{spec.port} is in use by {holder}",
             "Stop that process (a server of another run.sh: with that script), or choose another port.",
             # An instance whose record has another port by now gives this one up when it is restarted.
-            may_pass=any(holder.pid in pids_of(other) for other in others.values()),
+            may_pass=any(holder.pid in pids_of(other.launch) for other in others.values()),
         )
         for holder in strangers
     ]
@@ -136,12 +138,9 @@ def check_address(spec: Spec) -> list[Problem]:
     return problems
 
 
-def _check_command_line(
-    spec: Spec, argv: Sequence[str], facts: ServerFacts, run: Run
-) -> tuple[list[Problem], list[str]]:
+def _check_command_line(spec: Spec, launch: Launch, facts: ServerFacts, run: Run) -> tuple[list[Problem], list[str]]:
     """Problems and warnings of the command line: against the image's help, then by its parser."""
-    server = argv.index(spec.image) + 1
-    begin, words = argv[: server + 1], argv[server + 1 :]
+    begin, words = [*launch.container, launch.server], launch.arguments
     if facts.failure:
         return [lint_server.failure_problem(begin, spec.image, *facts.failure)], []
     if not facts.options:

@@ -25,6 +25,7 @@ from .._gguf import file as gguf
 from .._host import runtime
 from .._host.runtime import Run
 from .._result import Problem
+from .._spec.record import Record
 from .._spec.spec import Spec
 
 # The parts of the model's summary that the record has: the gate compares the server with them, status shows them.
@@ -42,7 +43,7 @@ class FoundFiles:
     problems: tuple[Problem | str, ...]
 
 
-def find_files(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Image, remember: Remember) -> FoundFiles:
+def find_files(spec: Spec, run: Run, last: Record | None, image: Image, remember: Remember) -> FoundFiles:
     """Find the files. ``last``: the instance's record. ``remember`` gets the reading of an image that had to be read.
 
     Raises OSError, and FileChanged for a file that is being written.
@@ -53,9 +54,10 @@ def find_files(spec: Spec, run: Run, last: Mapping[str, Any] | None, image: Imag
     if program is None:
         text = f"This host has neither apptainer nor singularity (searched PATH, {', '.join(runtime.SEARCH)})"
         problems.append(Problem("", text, "Install one, or ask the site's administrator to do it."))
-    known = last or {}
-    model = _model(spec, known.get("model"), missing, problems)
-    found, absent, wrong = images.facts(image, spec.server_path, run, program, known.get("image") or {}, remember)
+    known_model = last.model.to_json() if last and last.model else None
+    known_image = last.image.to_json() if last and last.image else {}
+    model = _model(spec, known_model, missing, problems)
+    found, absent, wrong = images.facts(image, spec.server_path, run, program, known_image, remember)
     missing += absent
     problems += wrong
     keys = spec.api_key_file

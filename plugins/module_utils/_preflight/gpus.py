@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Union
 
 from .._host import process, runner
 from .._host.files import read_json
 from .._host.gpu.read import Gpu, GpuProcess, NvmlUnavailable, PynvmlMissing
 from .._host.gpu.select import resolve
 from .._result import Problem
-from .._spec import record
+from .._spec import store
+from .._spec.launch import Launch
+from .._spec.record import Record
 from .._spec.spec import Spec
 
 MIB = 1 << 20
@@ -70,10 +72,10 @@ class GpuCheck:
     warnings: tuple[str, ...] = ()
 
 
-def pids_of(value: Mapping[str, Any] | None) -> frozenset[int]:
-    """The processes of the running server of the instance with this record; empty where none runs."""
+def pids_of(launch: Launch | None) -> frozenset[int]:
+    """The processes of the running server of the instance with this launch; empty where none runs."""
     try:
-        state = read_json((value or {})["launch"]["state_file"]) or {}
+        state = (launch and read_json(launch.state_file)) or {}
         if process.alive(state["runner_pid"], state["runner_start"]):
             return frozenset(runner.below(state["runner_pid"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -85,21 +87,20 @@ def neighbours(home: str, name: str, reading: GpuReading, before: Sequence[Neigh
     """The other instances of this home, by their records. ``before``: those that the same run changes before this."""
     found = [other for other in before if other.name != name]
     changed = {other.name for other in found}
-    for other, value in record.others(home, name).items():
+    for other, record in store.others(home, name).items():
         if other in changed:
             continue
-        planned = {row["uuid"]: row["need"] for row in (value.get("memory") or {}).get("gpus", ())}
-        found.append(Neighbour(other, _uuids(value, reading), pids_of(value), planned))
+        planned = {row["uuid"]: row["need"] for row in (record.memory or {}).get("gpus", ())}
+        found.append(Neighbour(other, _uuids(record, reading), pids_of(record.launch), planned))
     return found
 
 
-def _uuids(value: Mapping[str, Any], reading: GpuReading) -> tuple[str, ...]:
-    recorded_uuids = value["launch"].get("gpus")
-    if recorded_uuids is not None:
-        return tuple(recorded_uuids)
+def _uuids(record: Record, reading: GpuReading) -> tuple[str, ...]:
+    if record.launch.gpus is not None:
+        return record.launch.gpus
     if isinstance(reading, NvmlUnavailable):
         return ()
-    return tuple(gpu.uuid for gpu in resolve(value["spec"]["gpus"], reading)[0])
+    return tuple(gpu.uuid for gpu in resolve(record.spec.gpus, reading)[0])
 
 
 def mps_runs() -> bool:
@@ -113,7 +114,7 @@ def check_gpus(
     *,
     ours: frozenset[int],
     others: Sequence[Neighbour],
-    last: Mapping[str, Any] | None,
+    last: Record | None,
     mps: bool,
 ) -> GpuCheck:
     """Check the GPUs of the spec. Pure. ``ours``: the processes of the running server; ``last``: the record."""
@@ -132,7 +133,7 @@ def check_gpus(
     return GpuCheck(tuple(gpu.uuid for gpu in chosen), tuple(chosen), tuple(problems), tuple(warnings))
 
 
-def _unread(spec: Spec, error: NvmlUnavailable, last: Mapping[str, Any] | None) -> GpuCheck:
+def _unread(spec: Spec, error: NvmlUnavailable, last: Record | None) -> GpuCheck:
     """NVML cannot be read. The recorded UUIDs stay, so that this alone does not change the launch."""
     before = recorded(spec, last)
     if isinstance(error, PynvmlMissing):
@@ -141,18 +142,17 @@ def _unread(spec: Spec, error: NvmlUnavailable, last: Mapping[str, Any] | None) 
     return GpuCheck(before, problems=(Problem("gpus", f"{', '.join(spec.gpus)} cannot be used", remedy),))
 
 
-def recorded(spec: Spec, last: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+def recorded(spec: Spec, last: Record | None) -> tuple[str, ...] | None:
     """The UUIDs that these words for GPUs meant at the last deployment; None where they were not resolved."""
-    uuids = last["launch"].get("gpus") if last and same_words(spec, last) else None
-    return None if uuids is None else tuple(uuids)
+    return last.launch.gpus if last and same_words(spec, last) else None
 
 
-def same_words(spec: Spec, last: Mapping[str, Any]) -> bool:
+def same_words(spec: Spec, last: Record) -> bool:
     """Whether the instance was last deployed with the same words for its GPUs."""
-    return list(last["spec"]["gpus"]) == list(spec.gpus)
+    return last.spec.gpus == spec.gpus
 
 
-def _moved(spec: Spec, chosen: Sequence[Gpu], last: Mapping[str, Any] | None) -> list[str]:
+def _moved(spec: Spec, chosen: Sequence[Gpu], last: Record | None) -> list[str]:
     before, now = recorded(spec, last), tuple(gpu.uuid for gpu in chosen)
     if before is None or len(before) != len(now) or before == now:
         return []

@@ -22,6 +22,8 @@ from .._llama.memory.fit_params import HOST, Device
 from .._llama.memory.options import MemoryOptions
 from .._result import Problem
 from .._spec import launch
+from .._spec.launch import Launch
+from .._spec.record import Record
 from .._spec.spec import Spec
 from .gpus import Neighbour
 
@@ -111,23 +113,23 @@ def _private(pid: int) -> int:
 
 def check_memory(
     spec: Spec,
-    start: Mapping[str, Any],
+    launch: Launch,
     run: Run,
     *,
     gpus: Sequence[Gpu],
     ours: frozenset[int],
     others: Sequence[Neighbour],
-    last: Mapping[str, Any] | None,
+    last: Record | None,
     host: HostMemory,
 ) -> MemoryCheck:
-    """Whether the launch ``start`` fits. Starts one container where the record does not have the answer.
+    """Whether the launch fits. Starts one container where the record does not have the answer.
 
     ``gpus``: those of the spec; empty where NVML cannot be read, and then nothing is checked. ``ours``: the processes
     that end before this launch starts. ``last``: the instance's record. Raises OSError and GgufError.
     """
     if spec.gpus and not gpus:
         return MemoryCheck()
-    plan = _recorded_plan(last, start["id"]) or _plan(spec, start, run, gpus)
+    plan = _recorded_plan(last, launch.id) or _plan(spec, launch, run, gpus)
     if isinstance(plan, Problem):
         return MemoryCheck(problems=(plan,))
     rows = [_row(need, gpu, ours, others) for need in plan.gpus for gpu in gpus if gpu.uuid == need.uuid]
@@ -142,9 +144,9 @@ def check_memory(
     )
 
 
-def _recorded_plan(last: Mapping[str, Any] | None, launch_id: str) -> MemoryPlan | None:
+def _recorded_plan(last: Record | None, launch_id: str) -> MemoryPlan | None:
     """The plan that the record has of this launch, or None."""
-    value = (last or {}).get("memory")
+    value = last.memory if last else None
     try:
         if value is None or value["launch"] != launch_id:
             return None
@@ -154,18 +156,16 @@ def _recorded_plan(last: Mapping[str, Any] | None, launch_id: str) -> MemoryPlan
         return None
 
 
-def recorded_memory(last: Mapping[str, Any] | None, launch_id: str) -> Mapping[str, Any] | None:
+def recorded_memory(last: Record | None, launch_id: str) -> Mapping[str, Any] | None:
     """What the record has under ``memory`` of this launch, or None."""
     plan = _recorded_plan(last, launch_id)
     return plan.as_record() if plan else None
 
 
-def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -> MemoryPlan | Problem:
+def _plan(spec: Spec, launch: Launch, run: Run, gpus: Sequence[Gpu]) -> MemoryPlan | Problem:
     """The memory by the image's own tool, or else by the estimate; a Problem for a model that cannot be loaded."""
-    argv = start["argv"]
-    arguments = argv[argv.index(spec.image) + 2 :]
-    options = memory_options.parse(arguments, dict(spec.env))
-    answer = fit_params.ask(argv, spec.image, options.slots, run)
+    options = memory_options.parse(launch.arguments, dict(spec.env))
+    answer = fit_params.ask(launch.container, launch.server, launch.arguments, options.slots, run)
     if answer.refused:
         remedy = "Fetch the model again if it is damaged, or use an image with a newer llama.cpp."
         return Problem("model", f"the llama.cpp in {spec.image} cannot load {spec.model}: {answer.refused}", remedy)
@@ -192,7 +192,7 @@ def _plan(spec: Spec, start: Mapping[str, Any], run: Run, gpus: Sequence[Gpu]) -
     idle = [str(need.gpu) for need in needs if not need.need]
     if idle:
         notes.append(f"memory: no part of the model is placed on GPU {', '.join(idle)}. Remove it from gpus.")
-    return MemoryPlan(start["id"], source, needs, _host(devices[HOST], options), options.adapts, tuple(notes))
+    return MemoryPlan(launch.id, source, needs, _host(devices[HOST], options), options.adapts, tuple(notes))
 
 
 def _need(gpu: Gpu, device: Device | None, extra: int, source: str) -> GpuNeed:

@@ -7,15 +7,16 @@ Private to gpufleet.llamacpp; may change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .._gguf.file import GgufError
 from .._host.gpu import nvml
 from .._host.gpu import read as gpu
 from .._host.runtime import Run
 from .._result import Problem
+from .._spec.launch import Launch
+from .._spec.record import Record
 from .._spec.spec import Spec
 from . import gpus, memory
 from .gpus import GpuCheck, Neighbour
@@ -31,7 +32,7 @@ class Resources(GpuCheck):
     driver: int | None = None
 
 
-def recorded_resources(spec: Spec, last: Mapping[str, Any] | None) -> Resources | None:
+def recorded_resources(spec: Spec, last: Record | None) -> Resources | None:
     """The recorded GPUs, without a look at the host; None where the spec has other words for its GPUs.
 
     Earlier versions did not resolve the words. Then they stay as they are until something else restarts the server.
@@ -42,7 +43,7 @@ def recorded_resources(spec: Spec, last: Mapping[str, Any] | None) -> Resources 
 def read_resources(
     spec: Spec,
     home: str,
-    last: Mapping[str, Any] | None,
+    last: Record | None,
     library: Callable[[str], bool],
     before: Sequence[Neighbour] = (),
 ) -> Resources:
@@ -57,21 +58,19 @@ def read_resources(
             reading, driver = found.gpus, _cuda_number(found.cuda_version)
         except gpu.NvmlUnavailable as error:
             reading = error
-    ours, others = gpus.pids_of(last), gpus.neighbours(home, spec.name, reading, before)
+    ours, others = gpus.pids_of(last.launch if last else None), gpus.neighbours(home, spec.name, reading, before)
     mps = bool(spec.gpus) and gpus.mps_runs()
     checked = gpus.check_gpus(spec, reading, ours=ours, others=others, last=last, mps=mps)
     return Resources(**vars(checked), ours=ours, others=tuple(others), driver=driver)
 
 
-def check_memory(
-    spec: Spec, start: Mapping[str, Any], run: Run, resources: Resources, last: Mapping[str, Any] | None
-) -> MemoryCheck:
+def check_memory(spec: Spec, launch: Launch, run: Run, resources: Resources, last: Record | None) -> MemoryCheck:
     """Whether the launch fits into the memory; may start one container. What cannot be read is a problem."""
     other_pids = frozenset[int]().union(*(other.pids for other in resources.others))
     try:
         return memory.check_memory(
             spec,
-            start,
+            launch,
             run,
             gpus=resources.gpus,
             ours=resources.ours,

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .._gguf import file as gguf
 from .._host import runtime
-from .options import ARGUMENTS
+from .options import ARGUMENTS, BY_NAME
 from .spec import Spec
 
 # Seconds between SIGTERM and SIGKILL.
@@ -48,6 +48,79 @@ class Found:
     user_home: str
     # UUIDs of the GPUs asked for, in PCI order; None where NVML could not be asked, and the operator's words stay.
     gpus: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The exact command that runs on this host, and what the runner needs to know about it.
+
+    ``container`` is the runtime's command up to the image, ``server`` the program in the image, ``arguments`` its own.
+    ``env`` is the environment of the whole; ``url`` is where this host reaches the server; ``files`` are what it reads;
+    timeouts are seconds; ``gpus`` are UUIDs, None where the operator's words were passed on.
+    """
+
+    id: str
+    container: tuple[str, ...]
+    server: str
+    arguments: tuple[str, ...]
+    env: Mapping[str, str]
+    url: str
+    api_key_file: str | None
+    state_file: str
+    files: tuple[str, ...]
+    log: str | None
+    drain_timeout: int
+    image_sha256: str | None
+    model_sha256: str | None
+    gpus: tuple[str, ...] | None
+    stop_timeout: int = STOP_TIMEOUT
+    stall_timeout: int = STALL_TIMEOUT
+
+    @property
+    def argv(self) -> list[str]:
+        """The whole command."""
+        return [*self.container, self.server, *self.arguments]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], image: str) -> Launch:
+        """A launch as a record has it, where the command is one list: it is cut behind the image."""
+        argv = list(value["argv"])
+        at = argv.index(image) + 1
+        known = {name: value[name] for name in ("id", "env", "url", "image_sha256", "model_sha256")}
+        gpus, default = value.get("gpus"), BY_NAME["drain_timeout"].default
+        return cls(
+            container=tuple(argv[:at]),
+            server=argv[at],
+            arguments=tuple(argv[at + 1 :]),
+            api_key_file=value.get("api_key_file"),
+            state_file=value.get("state_file") or "",
+            files=tuple(value.get("files") or ()),
+            log=value.get("log"),
+            drain_timeout=value.get("drain_timeout", default),
+            stop_timeout=value.get("stop_timeout", STOP_TIMEOUT),
+            stall_timeout=value.get("stall_timeout", STALL_TIMEOUT),
+            gpus=None if gpus is None else tuple(gpus),
+            **known,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The launch for a record, as the runner reads it."""
+        return {
+            "id": self.id,
+            "argv": self.argv,
+            "env": dict(self.env),
+            "url": self.url,
+            "api_key_file": self.api_key_file,
+            "state_file": self.state_file,
+            "files": list(self.files),
+            "log": self.log,
+            "drain_timeout": self.drain_timeout,
+            "stop_timeout": self.stop_timeout,
+            "stall_timeout": self.stall_timeout,
+            "image_sha256": self.image_sha256,
+            "model_sha256": self.model_sha256,
+            "gpus": None if self.gpus is None else list(self.gpus),
+        }
 
 
 def inside(path: str, binds: Sequence[str]) -> str | None:
@@ -124,8 +197,8 @@ def env_word(name: str, value: str) -> str:
     return field if "=" in value else f"{field},{field}"
 
 
-def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str]:
-    """The whole command: runtime, isolation, binds, environment, image, and the command inside."""
+def container_argv(spec: Spec, found: Found) -> list[str]:
+    """The container's part of the command: runtime, isolation, binds, environment, image."""
     argv = [found.runtime or "apptainer", "exec"]
     if spec.gpus:
         argv.append("--nv")
@@ -134,7 +207,7 @@ def container_argv(spec: Spec, found: Found, command: Sequence[str]) -> list[str
         argv += ["--bind", bind]
     for name, value in container_env(spec, found.gpus).items():
         argv += ["--env", env_word(name, value)]
-    return [*argv, spec.image, *command]
+    return [*argv, spec.image]
 
 
 def server_files(spec: Spec) -> list[str]:
@@ -156,24 +229,25 @@ def probe_url(spec: Spec) -> str:
     return f"http://[{address}]:{spec.port}" if ":" in address else f"http://{address}:{spec.port}"
 
 
-def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> dict[str, Any]:
-    """The launch that the runner reads: JSON types only. Its id changes exactly when a running server would differ."""
-    argv = container_argv(spec, found, server_argv(spec, spec.server_path or found.server_path or "llama-server"))
+def build(spec: Spec, found: Found, *, state_file: str, log: str | None) -> Launch:
+    """The launch that the runner reads. Its id changes exactly when a running server would differ."""
+    server, *arguments = server_argv(spec, spec.server_path or found.server_path or "llama-server")
+    container = container_argv(spec, found)
     env = {"PATH": PATH, "HOME": found.user_home, "LANG": "C.UTF-8"}
-    identity = [argv, env, found.user, found.image_sha256, found.model_sha256]
-    return {
-        "id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12],
-        "argv": argv,
-        "env": env,
-        "url": probe_url(spec),
-        "api_key_file": spec.api_key_file,
-        "state_file": state_file,
-        "files": server_files(spec),
-        "log": log,
-        "drain_timeout": spec.drain_timeout,
-        "stop_timeout": STOP_TIMEOUT,
-        "stall_timeout": STALL_TIMEOUT,
-        "image_sha256": found.image_sha256,
-        "model_sha256": found.model_sha256,
-        "gpus": None if found.gpus is None else list(found.gpus),
-    }
+    identity = [[*container, server, *arguments], env, found.user, found.image_sha256, found.model_sha256]
+    return Launch(
+        id=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12],
+        container=tuple(container),
+        server=server,
+        arguments=tuple(arguments),
+        env=env,
+        url=probe_url(spec),
+        api_key_file=spec.api_key_file,
+        state_file=state_file,
+        files=tuple(server_files(spec)),
+        log=log,
+        drain_timeout=spec.drain_timeout,
+        image_sha256=found.image_sha256,
+        model_sha256=found.model_sha256,
+        gpus=found.gpus,
+    )

@@ -1,128 +1,224 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the host remembers of an instance: instance.json with spec, launch and current release, and the releases before.
+"""What instance.json holds, as types: the spec, its launch, the files it uses, and the release last proven. Pure.
 
-Private to gpufleet.llamacpp; may change at any time.
+Private to gpufleet.llamacpp; may change at any time. ``from_json`` accepts everything that format 1 ever was: what a
+record is too old to have gets the value that it stood for. Parts that other rooms own stay JSON: ``gate`` is _gate's,
+``memory`` is _preflight's.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .._host import layout
-from .._host.files import read_json, remove, write_json
+from .launch import Launch
+from .spec import Spec, of_record
 
 FORMAT = 1
-# Releases before the current one that stay on the host.
-KEPT = 5
-# instance.json can hold the operator's env, so it is not for everybody.
-MODE = 0o640
-
-# What this format always has, and without which nothing can be said about an instance.
-SPEC_KEYS = ("name", "image", "model", "port", "host", "alias", "gpus", "context_size", "user")
-LAUNCH_KEYS = ("id", "argv", "env", "url", "image_sha256", "model_sha256")
 
 
-def path(folder: str) -> str:
-    """Where the record of the instance in this folder lies."""
-    return os.path.join(folder, layout.RECORD)
+@dataclass(frozen=True)
+class FileFacts:
+    """One file of a model: ``stamp`` is its size, mtime_ns, ctime_ns and inode when the digest was taken."""
+
+    path: str
+    stamp: tuple[int, ...] | None
+    sha256: str | None
 
 
-def read(folder: str) -> dict[str, Any] | None:
-    """The instance's record, or None where there is none; raises ValueError in words if it cannot be understood."""
-    value = read_json(path(folder))
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("format"), int):
-        raise ValueError(f"{path(folder)} is not the record of an instance. Move it away to start afresh.")
-    if value["format"] > FORMAT:
-        raise ValueError(
-            f"{path(folder)} has format {value['format']}, this version of gpufleet.llamacpp knows up to {FORMAT}: a "
-            "newer one wrote it. Use that version or a newer one."
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model on the host. Sizes in bytes; ``sha256`` of a split model is that of its parts' digests."""
+
+    path: str
+    files: tuple[FileFacts, ...] = ()
+    sha256: str | None = None
+    size: int | None = None
+    name: str | None = None
+    architecture: str | None = None
+    quantization: str | None = None
+    parameters: int | None = None
+    context_length: int | None = None
+    tensor_bytes: int | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelFacts:
+        """The facts as a record has them."""
+        known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(cls)}
+        files = tuple(
+            FileFacts(file["path"], None if file.get("stamp") is None else tuple(file["stamp"]), file.get("sha256"))
+            for file in value.get("files") or ()
         )
-    wrong = _wrong(value)
-    if wrong:
-        raise ValueError(f"{path(folder)} is damaged, without a sound {wrong}. Move it away to start afresh.")
-    return value
+        return cls(**{**known, "files": files})
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts for a record."""
+        files = [
+            {"path": file.path, "stamp": None if file.stamp is None else list(file.stamp), "sha256": file.sha256}
+            for file in self.files
+        ]
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "files": files}
 
 
-def _wrong(value: Mapping[str, Any]) -> str:
-    """The first part of a record that is not there or has the wrong shape; '' for a sound one."""
-    for part, keys in (("spec", SPEC_KEYS), ("launch", LAUNCH_KEYS)):
-        lacking = [key for key in keys if not isinstance(value.get(part), dict) or key not in value[part]]
-        if lacking:
-            return f"{part} ({', '.join(lacking)})"
-    if not isinstance(value.get("manager"), str):
-        return "manager"
-    for part in ("image", "model", "release"):
-        if not isinstance(value.get(part), (dict, type(None))):
-            return part
-    release = value.get("release")
-    if release and not (isinstance(release.get("launch"), dict) and "id" in release["launch"]):
-        return "release"
-    return ""
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image on the host. ``source`` is the address it came from, ``digest`` its manifest's there."""
+
+    path: str
+    stamp: tuple[int, ...] | None = None
+    sha256: str | None = None
+    server_path: str | None = None
+    build: str | None = None
+    options_digest: str | None = None
+    source: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ImageFacts:
+        """The facts as a record has them."""
+        known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(cls)}
+        return cls(**{**known, "stamp": None if value.get("stamp") is None else tuple(value["stamp"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts for a record."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "stamp": None if self.stamp is None else list(self.stamp)}
 
 
-def make(
-    spec: Mapping[str, Any],
-    manager: str,
-    launch: Mapping[str, Any],
-    image: Mapping[str, Any] | None,
-    model: Mapping[str, Any] | None,
-    release: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """A record: what was asked for, what it means on this host, the files that it uses, and what was last proven."""
-    return {
-        "format": FORMAT,
-        "spec": dict(spec),
-        "manager": manager,
-        "launch": dict(launch),
-        "image": dict(image) if image else None,
-        "model": dict(model) if model else None,
-        "release": dict(release) if release else None,
-    }
+@dataclass(frozen=True)
+class Setup:
+    """What an instance runs: enough to run it again."""
+
+    spec: Spec
+    manager: str
+    launch: Launch
+    image: ImageFacts | None
+    model: ModelFacts | None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Setup:
+        """The setup in a record or in a release."""
+        spec = of_record(value["spec"])
+        return cls(
+            spec,
+            value["manager"],
+            Launch.from_json(value["launch"], spec.image),
+            ImageFacts.from_json(value["image"]) if value.get("image") else None,
+            ModelFacts.from_json(value["model"]) if value.get("model") else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The setup for a record."""
+        return {
+            "spec": self.spec.as_dict(),
+            "manager": self.manager,
+            "launch": self.launch.to_json(),
+            "image": self.image.to_json() if self.image else None,
+            "model": self.model.to_json() if self.model else None,
+        }
 
 
-def same_wish(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records ask for the same; the release and the files' stat values may differ."""
-    return all(one.get(key) == other.get(key) for key in ("format", "spec", "manager", "launch", "gate"))
+@dataclass(frozen=True)
+class Release:
+    """A setup that passed the gate. ``proven`` is UTC as ISO 8601; ``completion`` is what the gate measured, ``gpus``
+    what it saw on each GPU.
+    """
+
+    proven: str
+    ready_seconds: float | None
+    completion: Mapping[str, Any]
+    gpus: list[dict[str, Any]] | None
+    setup: Setup
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Release:
+        """A release as a record has it."""
+        return cls(
+            value["proven"],
+            value.get("ready_seconds"),
+            value.get("completion") or {},
+            value.get("gpus"),
+            Setup.from_json(value),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The release for a record."""
+        return {
+            "proven": self.proven,
+            "ready_seconds": self.ready_seconds,
+            "completion": dict(self.completion),
+            "gpus": self.gpus,
+            **self.setup.to_json(),
+        }
 
 
-def write(folder: str, value: Mapping[str, Any]) -> None:
-    """Write the record. Raises OSError."""
-    write_json(path(folder), value, MODE)
+@dataclass(frozen=True)
+class Record:
+    """What the host remembers of an instance: what was asked for, what it means here, and what was last proven."""
 
+    setup: Setup
+    release: Release | None = None
+    gate: Mapping[str, Any] | None = None
+    memory: Mapping[str, Any] | None = None
 
-def keep_release(folder: str, release: Mapping[str, Any]) -> None:
-    """Put a release that is about to be replaced beside the current one, the oldest beyond KEPT go. Raises OSError."""
-    shelf = os.path.join(folder, layout.RELEASES)
-    os.makedirs(shelf, mode=0o750, exist_ok=True)
-    name = f"{release['proven'].replace(':', '').replace('-', '')}-{release['launch']['id']}.json"
-    write_json(os.path.join(shelf, name), release, MODE)
-    for old in sorted(os.listdir(shelf))[:-KEPT]:
-        remove(os.path.join(shelf, old))
+    @property
+    def spec(self) -> Spec:
+        """What the operator asked for."""
+        return self.setup.spec
 
+    @property
+    def manager(self) -> str:
+        """The name of the manager."""
+        return self.setup.manager
 
-def names(home: str) -> list[str]:
-    """The instances that have a record in this home, sorted."""
-    try:
-        entries = sorted(os.listdir(home))
-    except OSError:
-        return []
-    # What begins with a dot is the rest of a removal that was cut off.
-    return [entry for entry in entries if entry[0] != "." and os.path.isfile(path(os.path.join(home, entry)))]
+    @property
+    def launch(self) -> Launch:
+        """The command that the spec means on this host."""
+        return self.setup.launch
 
+    @property
+    def image(self) -> ImageFacts | None:
+        """The image's file."""
+        return self.setup.image
 
-def others(home: str, name: str) -> dict[str, dict[str, Any]]:
-    """The records of the other instances in this home, by name; broken ones are left out."""
-    found = {}
-    for other in names(home):
-        try:
-            value = None if other == name else read(os.path.join(home, other))
-        except (ValueError, OSError):
-            continue
-        if value is not None:
-            found[other] = value
-    return found
+    @property
+    def model(self) -> ModelFacts | None:
+        """The model's files."""
+        return self.setup.model
+
+    def asks_the_same(self, other: Record) -> bool:
+        """Whether both describe the same server; releases and stat values of files may differ."""
+        mine, theirs = self.setup, other.setup
+        return (mine.spec, mine.manager, mine.launch, self.gate) == (
+            theirs.spec,
+            theirs.manager,
+            theirs.launch,
+            other.gate,
+        )
+
+    def of_release(self, release: Release) -> Record:
+        """The record with a release's setup in place of its own."""
+        return replace(self, setup=release.setup)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Record:
+        """A record as instance.json has it. Raises KeyError, TypeError, ValueError and AttributeError for no record."""
+        release = value.get("release")
+        return cls(
+            Setup.from_json(value),
+            Release.from_json(release) if release else None,
+            value.get("gate"),
+            value.get("memory"),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for instance.json."""
+        return {
+            "format": FORMAT,
+            **self.setup.to_json(),
+            "release": self.release.to_json() if self.release else None,
+            "gate": self.gate,
+            "memory": self.memory,
+        }

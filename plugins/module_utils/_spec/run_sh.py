@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from .launch import Launch
+from .spec import Spec
 
 # What the launch adds to the operator's own words, and why; shown in run.sh above the command that holds it.
 ADDED = (
@@ -199,29 +201,29 @@ def _quote(word: str) -> str:
 
 
 def render(
-    spec: Mapping[str, Any],
-    launch: Mapping[str, Any],
+    spec: Spec,
+    launch: Launch,
     manager: str,
     commands: Mapping[str, Sequence[str]],
     *,
     start_timeout: int,
     user_bus: bool,
 ) -> bytes:
-    """run.sh for the instance with this spec in its recorded form; ``commands`` are the manager's argument lists."""
-    words = " ".join(launch["argv"])
+    """run.sh for the instance; ``commands`` are the manager's argument lists, ``start_timeout`` is seconds."""
+    words = " ".join(launch.argv)
     values = {
-        "TITLE": f"llama-server instance {spec['name']} on port {spec['port']}, kept running by {manager}.",
-        "ID": launch["id"],
-        "COMMAND": _comment(launch["argv"]),
+        "TITLE": f"llama-server instance {spec.name} on port {spec.port}, kept running by {manager}.",
+        "ID": launch.id,
+        "COMMAND": _comment(launch.argv),
         "ADDED": "\n".join(f"#   {name}: {why}" for name, why in ADDED if name in words),
-        "NAME": shlex.quote(spec["name"]),
-        "URL": shlex.quote(launch["url"]),
-        "HOST": shlex.quote(spec["host"]),
-        "PORT": str(spec["port"]),
+        "NAME": shlex.quote(spec.name),
+        "URL": shlex.quote(launch.url),
+        "HOST": shlex.quote(spec.host),
+        "PORT": str(spec.port),
         "MANAGER": shlex.quote(manager),
-        "STATE_FILE": shlex.quote(launch["state_file"]),
+        "STATE_FILE": shlex.quote(launch.state_file),
         "START_TIMEOUT": str(start_timeout),
-        "STOP_TIMEOUT": str(launch["drain_timeout"] + launch["stop_timeout"]),
+        "STOP_TIMEOUT": str(launch.drain_timeout + launch.stop_timeout),
         "PREPARE": shlex.join(commands["prepare"]),
         "START": shlex.join(commands["start"]),
         "STOP": shlex.join(commands["stop"]),

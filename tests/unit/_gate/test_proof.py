@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate import chat, proof
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.checks import long_prompt
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import NotProven
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.expectation import Expectation
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.options import LEVELS, Gate, Prompt
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
@@ -40,7 +41,7 @@ def refused(
     key: str | None = None,
     gpu_problems: Callable[[], Sequence[Problem]] = lambda: (),
 ) -> str:
-    with pytest.raises(proof.NotProven) as error:
+    with pytest.raises(NotProven) as error:
         proof.run(server.url, key, expected, gpu_problems)
     return str(error.value)
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Steps on a real folder: what is removed goes in one go, and what a stop has cut is told."""
+"""Steps on a real folder: a removal is one rename, and a stop reports the requests that it cut."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import apply, plan
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.render import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._instance.test_release import Fake, place
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
@@ -21,7 +21,7 @@ NAME = "4403-glm-4.7-flash-q4"
 @pytest.fixture
 def there(tmp_path: Path) -> Place:
     (tmp_path / NAME).mkdir()
-    record.write(str(tmp_path / NAME), a_record())
+    store.write(str(tmp_path / NAME), a_record())
     return place(tmp_path, Fake())
 
 
@@ -29,10 +29,10 @@ def steps(kind: str) -> list[plan.Step]:
     return [plan.Step("x", "y", kind)]
 
 
-def test_a_removal_that_was_cut_off_is_made_good_by_the_next(tmp_path: Path, there: Place) -> None:
+def test_the_next_run_finishes_a_removal_that_was_cut_off(tmp_path: Path, there: Place) -> None:
     (tmp_path / f".{NAME}.removed").mkdir()
     (tmp_path / f".{NAME}.removed/instance.json").touch()
-    apply.carry_out(there, steps("remove"), a_record())
+    apply.apply(there, steps("remove"), a_record())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,12 +45,12 @@ def test_as_long_as_the_folder_is_there_its_record_is(
 
     monkeypatch.setattr(apply.shutil, "rmtree", cut)
     with pytest.raises(KeyboardInterrupt):
-        apply.carry_out(there, steps("remove"), a_record())
+        apply.apply(there, steps("remove"), a_record())
     assert not (tmp_path / NAME).exists()
-    assert record.names(str(tmp_path)) == []
+    assert store.names(str(tmp_path)) == []
 
 
-def test_a_stop_tells_what_it_has_cut(tmp_path: Path, there: Place) -> None:
+def test_a_stop_reports_what_it_cut(tmp_path: Path, there: Place) -> None:
     (tmp_path / NAME / "running.json").write_text(json.dumps({"cut": 3}))
-    (said,) = apply.carry_out(there, steps("stop"), a_record())
+    (said,) = apply.apply(there, steps("stop"), a_record())
     assert said.startswith("3 requests were still running after 60 s")

@@ -8,6 +8,7 @@ What a single instance and a single model need is decided elsewhere, and stood i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import host_plan
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.reconcile import Answer, Request
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.request import Answer, Request
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem, Refusal
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
 
 
@@ -40,7 +41,7 @@ class Host:
         self.asked: list[str] = []
         self.before: dict[str, tuple[Neighbour, ...]] = {}
 
-    def ensure(self, request: Request) -> Answer:
+    def reconcile(self, request: Request) -> Answer:
         assert request.check
         self.asked.append(request.name)
         self.before[request.name] = request.before
@@ -54,8 +55,8 @@ class Host:
         self.asked.append(params["path"])
         return self.models.get(params["path"], a_model())
 
-    def look(self, *declared: Mapping[str, Any], strict: bool = True) -> host_plan.Outlook:
-        ways = host_plan.Ways(
+    def look(self, *declared: Mapping[str, Any], strict: bool = True) -> host_plan.HostPlan:
+        ways = host_plan.HostAccess(
             str(self.home), lambda argv, environ=None: (0, "", ""), lambda name: True, lambda text: None
         )
         return host_plan.look(declared, ways, {}, strict)
@@ -72,7 +73,7 @@ def a_model(*actions: str, refusals: tuple[str, ...] = (), trusted: bool = True,
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host(tmp_path)
-    monkeypatch.setattr(host_plan, "ensure", host.ensure)
+    monkeypatch.setattr(host_plan, "reconcile", host.reconcile)
     monkeypatch.setattr(host_plan, "decide", host.decide)
     return host
 
@@ -153,7 +154,7 @@ def test_what_is_missing_and_does_not_come(host: Host, missing: Problem, comes: 
     host.models["/m/y.gguf"] = a_model("Fetch")
     host.instances["a"] = answer(warnings=[str(missing), "and more"], missing=[missing])
     found = host.look(entry("a", "/m/y.gguf"))
-    assert found.problems == ([] if comes else [f"a: {missing}"])
+    assert list(map(str, found.problems)) == ([] if comes else [f"a: {missing}"])
     assert found.warnings == ["a: and more"]
     assert names(found.plan["instances"]) == ["a"]
     assert host.look(entry("a", "/m/y.gguf"), strict=False).problems == [], "in check mode another task may bring it"
@@ -161,14 +162,15 @@ def test_what_is_missing_and_does_not_come(host: Host, missing: Problem, comes: 
 
 def test_every_problem_of_all_at_once(host: Host) -> None:
     host.models["/m/x.gguf"] = a_model(refusals=("the disk is full",))
-    host.instances["a"] = Refusal(["port: 4403 is in use", "args: no such option"])
+    host.instances["a"] = Refusal([Problem("port", "4403 is in use"), Problem("args", "no such option")])
     host.instances["c"] = OSError(5, "I/O error")
-    assert host.look(entry("a"), entry("b", prot=1), entry("c")).problems == [
-        "/m/x.gguf: the disk is full",
-        "a: port: 4403 is in use",
-        "a: args: no such option",
+    found = host.look(entry("a"), entry("b", prot=1), entry("c"))
+    assert [str(problem) for problem in found.problems] == [
+        "/m/x.gguf: the disk is full.",
+        "a: port: 4403 is in use.",
+        "a: args: no such option.",
         "b: prot. Supported parameters include: " + ", ".join(sorted(host_plan.INSTANCE)) + ".",
-        "c: [Errno 5] I/O error",
+        "c: [Errno 5] I/O error.",
     ]
 
 
@@ -186,10 +188,11 @@ ARGS = Problem("args", "no such option")
 )
 def test_what_another_instance_gives_up_first_is_no_problem_yet(host: Host, problem: Problem, passes: bool) -> None:
     host.instances["b"] = Refusal([problem])
-    assert host.look(entry("a"), entry("b")).problems == [f"b: {problem}"], "a stays as it is"
+    blocked = [replace(problem, subject="b")]
+    assert host.look(entry("a"), entry("b")).problems == blocked, "a stays as it is"
     host.instances["a"] = answer(True)
     found = host.look(entry("a"), entry("b"))
-    assert found.problems == ([] if passes else [f"b: {problem}"])
+    assert found.problems == ([] if passes else [replace(problem, subject="b")])
     assert names(found.plan["instances"]) == (["a", "b"] if passes else ["a"])
 
 
@@ -201,7 +204,7 @@ def test_nor_is_what_cannot_be_known_before_its_image_is_there(host: Host, probl
     host.instances["a"] = answer(True, image=Image("/h/shared/x-1.sif", sha256="1" * 64))
     host.instances["b"] = Refusal([problem])
     found = host.look(entry("a", image="oras://r/x:1"), entry("b"))
-    assert found.problems == ([] if passes else [f"b: {problem}"])
+    assert found.problems == ([] if passes else [replace(problem, subject="b")])
 
 
 def test_each_is_looked_at_with_those_before_it_in_mind(host: Host) -> None:
@@ -217,7 +220,7 @@ def test_each_is_looked_at_with_those_before_it_in_mind(host: Host) -> None:
 def test_what_is_not_declared(host: Host) -> None:
     for name in ("old", "a"):
         (host.home / name).mkdir()
-        record.write(str(host.home / name), a_record(name=name))
+        store.write(str(host.home / name), a_record(name=name))
     assert host.look(entry("a")).plan["undeclared"] == ["old"]
 
 
@@ -232,7 +235,7 @@ def test_the_module(host: Host, call: Callable[..., dict[str, Any]]) -> None:
     host.instances["a"] = answer(True)
     result = call(entry("a"), entry("b"))
     assert (result["changed"], names(result["instances"]), result["undeclared"]) == (False, ["a"], [])
-    host.instances["b"] = Refusal(["args: one.", "args: two."])
+    host.instances["b"] = Refusal([Problem("args", "one"), Problem("args", "two")])
     assert call(entry("a"), entry("b"))["msg"] == (
         "2 problems, nothing was changed:\n  1. b: args: one.\n  2. b: args: two."
     )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who uses a file: records in a home, and real processes that have it open or in their memory."""
+"""What uses a file: records in a home, and real processes that have it open or in their memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import process
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import in_use
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import FileFacts, ImageFacts, ModelFacts
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, sif_image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import sif
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, with_setup
 
 HOLDS = "import sys; file = open(sys.argv[1], 'rb'); print(flush=True); sys.stdin.read()"
 MAPS = """
@@ -57,12 +59,13 @@ def file(tmp_path: Path) -> Path:
 
 def declare(home: Path, name: str, image: Path, model: Any = "/data/m.gguf", last: Path | None = None) -> None:
     value = a_record(name=name, image=str(image), model=str(model), release=True)
-    value["image"]["path"] = str(image)
-    value["model"].update(path=str(model), files=[{"path": str(model)}])
-    value["release"]["image"] = {**value["image"], "path": str(last or image)}
-    value["release"]["spec"] = {**value["spec"], "image": str(last or image)}
+    files = (FileFacts(str(model), None, None),)
+    value = with_setup(value, image=ImageFacts(str(image)), model=ModelFacts(str(model), files=files))
+    before = a_record(name=name, image=str(last or image), model=str(model)).setup
+    before = replace(before, image=ImageFacts(str(last or image)), model=value.model)
+    assert value.release
     (home / name).mkdir()
-    record.write(str(home / name), value)
+    store.write(str(home / name), replace(value, release=replace(value.release, setup=before)))
 
 
 def test_nobody(tmp_path: Path, file: Path) -> None:
@@ -82,15 +85,15 @@ def test_instances_by_their_records(tmp_path: Path, file: Path) -> None:
     assert in_use.instances(str(tmp_path), [str(file)]) == [
         ("one", "image", "of the instance"),
         ("three", "model", "of the instance"),
-        ("two", "image", "of the last release, which there is a way back to, of the instance"),
+        ("two", "image", "of the last release, which a rollback needs, of the instance"),
     ]
     first, second, third = in_use.problems(str(tmp_path), [str(file)])
-    assert first == (
-        f"{file} is the image of the instance one. Deploy that with another image, or remove it, with "
+    assert str(first) == (
+        f"path: {file} is the image of the instance one. Deploy that with another image, or remove it, with "
         "llamacpp_instance; or use force: true."
     )
-    assert "is the model of the instance three." in second
-    assert "is the image of the last release, which there is a way back to, of the instance two." in third
+    assert "is the model of the instance three." in str(second)
+    assert "is the image of the last release, which a rollback needs, of the instance two." in str(third)
     file.unlink()
     assert in_use.problems(str(tmp_path), [str(file)]) == []
 
@@ -99,7 +102,7 @@ def test_instances_by_their_records(tmp_path: Path, file: Path) -> None:
 def test_a_process(tmp_path: Path, file: Path, code: str) -> None:
     with holder(file, code) as pid:
         (problem,) = in_use.problems(str(tmp_path), [str(tmp_path / "absent"), str(file)])
-    assert problem.startswith(f"{file} is open in pid {pid} ({sys.executable}")
+    assert problem.text.startswith(f"{file} is open in pid {pid} ({sys.executable}")
     assert in_use.problems(str(tmp_path), [str(file)]) == []
 
 

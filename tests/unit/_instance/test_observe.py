@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files a running server has opened, and which lie in their place by now."""
+"""Which of the files that a running server has opened were replaced since."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import replaced
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import FileFacts, ModelFacts
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, with_setup
 
 
 def renamed_over(path: Path) -> None:
@@ -41,12 +43,13 @@ def test_what_was_replaced(change: Callable[[Path], None], told: list[str], tmp_
     for path in paths:
         path.write_text("x")
     state = {"files": {str(path): runner.stamp(str(path)) for path in paths}}
-    record = {"spec": {"image": str(paths[0])}, "model": {"files": [{"path": str(path)} for path in paths[1:3]]}}
+    model = ModelFacts(str(paths[1]), files=tuple(FileFacts(str(path), None, None) for path in paths[1:3]))
+    record = with_setup(a_record(image=str(paths[0])), model=model)
     for path in paths:
         change(path)
     assert sorted(os.path.basename(path) for path in replaced(state, record)) == told
 
 
 def test_a_server_that_was_started_by_an_earlier_runner() -> None:
-    assert replaced({}, {"spec": {"image": "/i"}, "model": None}) == []
-    assert replaced({"files": {"/nowhere": None}}, {}) == []
+    assert replaced({}, a_record()) == []
+    assert replaced({"files": {"/nowhere": None}}, None) == []

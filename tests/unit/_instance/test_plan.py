@@ -13,7 +13,15 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.manager import UnitState
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import plan
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import FOLDER, a_record, found
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import Record, Release
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.render import Wanted
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import (
+    FOLDER,
+    a_record,
+    a_spec,
+    found,
+    with_setup,
+)
 
 RUNNER, SCRIPT = f"{FOLDER}/runner.py", f"{FOLDER}/run.sh"
 FILES = {RUNNER: b"runner, " + plan.MARK, SCRIPT: b"script, " + plan.MARK}
@@ -21,11 +29,11 @@ ON = UnitState(installed=True, enabled=True, active=True, pid=1)
 OFF = UnitState(installed=True)
 
 
-def wanted(**changes: Any) -> plan.Wanted:
-    return plan.Wanted(a_record(**changes), dict(FILES), FOLDER)
+def wanted(**changes: Any) -> Wanted:
+    return Wanted(a_record(**changes), dict(FILES), FOLDER)
 
 
-def running(record: dict[str, Any] | None = None, **changes: Any) -> plan.Observed:
+def running(record: Record | None = None, **changes: Any) -> plan.Observed:
     """A host where the instance runs, is proven, and everything is as in the record."""
     record = record or a_record(release=True)
     values: dict[str, Any] = {
@@ -33,7 +41,7 @@ def running(record: dict[str, Any] | None = None, **changes: Any) -> plan.Observ
         "files": dict(FILES),
         "folder_exists": True,
         "unit": ON,
-        "running_launch": record["launch"]["id"],
+        "running_launch": record.launch.id,
     }
     return plan.Observed(**{**values, **changes})
 
@@ -41,7 +49,7 @@ def running(record: dict[str, Any] | None = None, **changes: Any) -> plan.Observ
 NOTHING = plan.Observed(files=dict.fromkeys(FILES))
 
 
-def decide(state: str, want: plan.Wanted | None, seen: plan.Observed) -> list[plan.Step]:
+def decide(state: str, want: Wanted | None, seen: plan.Observed) -> list[plan.Step]:
     return plan.decide(state, want, seen, FOLDER)
 
 
@@ -49,7 +57,11 @@ def kinds(steps: Sequence[plan.Step]) -> list[str]:
     return [step.kind for step in steps]
 
 
-def carried_out(state: str, want: plan.Wanted, seen: plan.Observed, steps: Sequence[plan.Step]) -> plan.Observed:
+def proven(record: Record) -> Record:
+    return replace(record, release=Release("2026-10-02T12:00:00Z", 1.0, {}, None, record.setup))
+
+
+def carried_out(state: str, want: Wanted, seen: plan.Observed, steps: Sequence[plan.Step]) -> plan.Observed:
     """What a host looks like after the steps, by the meaning of each kind."""
     for step in steps:
         unit = seen.unit
@@ -58,7 +70,7 @@ def carried_out(state: str, want: plan.Wanted, seen: plan.Observed, steps: Seque
         elif step.kind == "write":
             seen = replace(seen, files={**seen.files, step.path: step.content})
         elif step.kind == "record":
-            seen = replace(seen, record=dict(want.record))
+            seen = replace(seen, record=want.record)
         elif step.kind == "install_unit":
             seen = replace(seen, unit=replace(unit, installed=True, enabled=step.enabled), unit_differences=())
         elif step.kind == "remove_unit" and state != "absent":
@@ -70,8 +82,8 @@ def carried_out(state: str, want: plan.Wanted, seen: plan.Observed, steps: Seque
         elif step.kind == "remove":
             seen = replace(seen, folder_exists=False, files=dict.fromkeys(FILES), record=None)
         elif step.kind in ("start", "prove"):
-            seen = replace(seen, unit=replace(unit, active=True), running_launch=want.record["launch"]["id"])
-            seen = replace(seen, record={**want.record, "release": {"launch": want.record["launch"]}})
+            seen = replace(seen, unit=replace(unit, active=True), running_launch=want.record.launch.id)
+            seen = replace(seen, record=proven(want.record))
         else:
             raise ValueError(step.kind)
     return seen
@@ -91,8 +103,8 @@ HOSTS = [
     for folder in (False, True)
     for unit in UNITS
     for differences in ((), ("x differs",))
-    for former in ((False, True) if record and record["manager"] == "systemd" else (False,))
-    for launch in ((None, OLD["launch"]["id"], a_record()["launch"]["id"]) if unit.active or former else (None,))
+    for former in ((False, True) if record and record.manager == "systemd" else (False,))
+    for launch in ((None, OLD.launch.id, a_record().launch.id) if unit.active or former else (None,))
 ]
 ORDER = ["make_folder", "write", "record", "install_unit", "remove_unit", "stop", "remove", "start", "prove"]
 
@@ -124,13 +136,6 @@ def test_another_drain_timeout_is_written_down_and_restarts_nothing() -> None:
     ]
 
 
-def test_the_way_back_to_a_release_from_before_the_option_existed() -> None:
-    old = wanted()
-    del old.record["spec"]["drain_timeout"]
-    (step,) = decide("started", old, running())
-    assert (step.kind, step.why) == ("record", "drain_timeout: 60 -> not set")
-
-
 def test_a_new_unit_comes_with_the_reason_for_its_manager() -> None:
     why = "supervisor keeps it running because the user operator does not linger (loginctl enable-linger operator)"
     first = decide("started", replace(wanted(), manager_why=why), NOTHING)
@@ -139,13 +144,13 @@ def test_a_new_unit_comes_with_the_reason_for_its_manager() -> None:
     assert [step.why for step in chosen if step.kind == "install_unit"] == ["the unit is not there"]
 
 
-def cut_off(state: str, want: plan.Wanted, seen: plan.Observed, steps: list[plan.Step]) -> list[plan.Observed]:
+def cut_off(state: str, want: Wanted, seen: plan.Observed, steps: list[plan.Step]) -> list[plan.Observed]:
     """Every host that a run can leave which ends somewhere in the middle of these steps."""
     left = [carried_out(state, want, seen, steps[:count]) for count in range(len(steps) + 1)]
     if steps and steps[-1].kind == "start":
         # Between stop and start, and between start and proof.
         stopped = replace(left[-2], unit=replace(left[-2].unit, active=False), running_launch=None, former_active=False)
-        unproven = replace(stopped, unit=replace(stopped.unit, active=True), running_launch=want.record["launch"]["id"])
+        unproven = replace(stopped, unit=replace(stopped.unit, active=True), running_launch=want.record.launch.id)
         left += [stopped, unproven]
     return left
 
@@ -153,12 +158,12 @@ def cut_off(state: str, want: plan.Wanted, seen: plan.Observed, steps: list[plan
 def after_power_cut(seen: plan.Observed) -> plan.Observed:
     """The same host after it has booted again: what is enabled runs, as its record says."""
     up = seen.unit.enabled and seen.record is not None
-    launch = seen.record["launch"]["id"] if up and seen.record else None
+    launch = seen.record.launch.id if up and seen.record else None
     return replace(seen, unit=replace(seen.unit, active=up), running_launch=launch, former_active=False)
 
 
 @pytest.mark.parametrize("state", ["started", "present", "stopped", "absent"])
-def test_a_run_that_was_cut_off_anywhere_is_made_good_by_the_next(state: str) -> None:
+def test_the_next_run_finishes_what_was_cut_off_anywhere(state: str) -> None:
     want, tried = wanted(), 0
     for seen in HOSTS:
         try:
@@ -178,8 +183,8 @@ def test_a_run_that_was_cut_off_anywhere_is_made_good_by_the_next(state: str) ->
                 tried += 1
                 if state == "started":
                     assert after.active and after.unit.enabled
-                    assert after.running_launch == want.record["launch"]["id"]
-                    assert after.record and after.record["release"]["launch"] == want.record["launch"]
+                    assert after.running_launch == want.record.launch.id
+                    assert after.record and after.record.release and after.record.release.setup == want.record.setup
                     assert all(after.files[path] == content for path, content in want.files.items())
     assert tried > len(HOSTS)
 
@@ -190,8 +195,9 @@ def test_a_started_instance_runs_is_proven_and_starts_at_boot(state: str) -> Non
     for seen in HOSTS:
         after = carried_out(state, want, seen, decide(state, want, seen))
         assert after.unit.active and after.unit.enabled and not after.former_active and after.folder_exists
-        assert after.running_launch == want.record["launch"]["id"]
-        assert (after.record or {})["release"]["launch"]["id"] == want.record["launch"]["id"]
+        assert after.running_launch == want.record.launch.id
+        assert after.record and after.record.release
+        assert after.record.release.setup.launch.id == want.record.launch.id
         assert after.files == FILES
 
 
@@ -279,10 +285,11 @@ def test_an_option_that_is_taken_out_again_is_a_change() -> None:
     assert steps[-1].why == "alias: glm -> not set; env: A=1 -> not set"
 
 
-def test_the_wish_for_a_manager_that_is_there_already_restarts_nothing() -> None:
+def test_asking_for_the_manager_that_is_there_already_restarts_nothing() -> None:
     steps = decide("started", wanted(manager="supervisor"), running(a_record(release=True)))
     assert steps == []
-    other = plan.Wanted({**a_record(), "spec": {**a_record()["spec"], "manager": "supervisor"}}, dict(FILES), FOLDER)
+    asked = with_setup(a_record(), spec=a_spec(manager="supervisor"))
+    other = Wanted(asked, dict(FILES), FOLDER)
     assert kinds(decide("started", other, running())) == ["record"]
 
 
@@ -304,7 +311,7 @@ def test_what_was_started_and_never_proven_is_proven_now() -> None:
     """As after a connection that broke while the server was loading."""
     steps = decide("started", wanted(), running(a_record()))
     assert kinds(steps) == ["prove"]
-    changed = {**a_record(context_size=1), "release": a_record(release=True)["release"]}
+    changed = replace(a_record(context_size=1), release=a_record(release=True).release)
     assert kinds(decide("started", wanted(context_size=1), running(changed))) == ["prove"]
 
 
@@ -372,12 +379,12 @@ def test_what_ended_and_waits_for_its_next_start_is_started():
 
 
 def test_another_gate_is_recorded_and_nothing_is_started() -> None:
-    have = {**a_record(release=True), "gate": {"level": "full", "prompt_tokens": None}}
-    want = replace(wanted(release=True), record={**have, "gate": {"level": "completion", "prompt_tokens": 128}})
+    have = replace(a_record(release=True), gate={"level": "full", "prompt_tokens": None})
+    want = replace(wanted(release=True), record=replace(have, gate={"level": "completion", "prompt_tokens": 128}))
     steps = decide("started", want, running(have))
     assert kinds(steps) == ["record"]
     assert steps[0].why == "gate level: full -> completion; gate prompt_tokens: not set -> 128"
-    assert decide("started", want, running(dict(want.record))) == []
+    assert decide("started", want, running(want.record)) == []
 
 
 def test_a_file_that_is_another_since_the_start_is_read_by_a_restart() -> None:

@@ -16,8 +16,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import man
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, NvmlUnavailable
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import postmortem
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE, a_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import Record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.render import Place
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import IMAGE, a_record, with_launch
 
 XID = "NVRM: Xid (PCI:0000:3b:00): 79, pid=4711, GPU has fallen off the bus."
 
@@ -37,9 +38,7 @@ class Fake(manager.Manager):
         return manager.UnitState(detail=self.detail)
 
 
-def look(
-    value: dict[str, Any], detail: str | None = "", answer: tuple[int, str, str] = (0, "", ""), asked: Any = None
-) -> Any:
+def look(value: Record, detail: str | None = "", answer: tuple[int, str, str] = (0, "", ""), asked: Any = None) -> Any:
     def run(argv: Sequence[str]) -> tuple[int, str, str]:
         if asked is not None:
             asked.append(list(argv))
@@ -56,10 +55,8 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> list[Gpu]:
     return found
 
 
-def with_gpus(*uuids: str) -> dict[str, Any]:
-    value = a_record()
-    value["launch"]["gpus"] = list(uuids)
-    return value
+def with_gpus(*uuids: str) -> Record:
+    return with_launch(a_record(), gpus=uuids)
 
 
 def test_what_the_instance_has() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import man
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import prove
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance.observe import Place
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import gpus
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import ModelFacts, Record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.render import Place
 from ansible_collections.gpufleet.llamacpp.tests.unit._gate.fake_server import MODEL, Server, changed, serving
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import (
+    a_record,
+    with_launch,
+    with_setup,
+)
 
 NAME = "4403-glm-4.7-flash-q4"
 NO_GPU = "warning: no usable GPU found, --gpu-layers option will be ignored"
@@ -53,12 +59,16 @@ def place(home: Path) -> Place:
     return Place(str(home), NAME, Fake(), lambda argv: (1, "", ""))
 
 
-def record(home: Path, server: Server, log: str = "", exit_status: int | None = None, **more: Any) -> dict[str, Any]:
+def record(
+    home: Path, server: Server, log: str = "", exit_status: int | None = None, gate: Gate | None = None, *gpus: str
+) -> Record:
     """A launch that its runner has seen ready, and which has ended by now where ``exit_status`` is given."""
-    value = {**a_record(), "gate": Gate(prompt_tokens=10).as_dict(), **more}
-    value["model"] = {**value["model"], **MODEL}
-    value["launch"] = {**value["launch"], "url": server.url, "gpus": value["launch"].get("gpus") or []}
-    account: dict[str, Any] = {"launch": value["launch"]["id"], "runner_pid": 1, "ready": 1.0}
+    base = a_record()
+    assert base.model
+    model = ModelFacts.from_json({**base.model.to_json(), **MODEL})
+    found = with_launch(with_setup(base, model=model), url=server.url, gpus=gpus)
+    found = replace(found, gate=(gate or Gate(prompt_tokens=10)).as_dict())
+    account: dict[str, Any] = {"launch": found.launch.id, "runner_pid": 1, "ready": 1.0}
     ready = home / NAME / "running.json"
     ready.write_text(json.dumps(account))
     if exit_status is not None:
@@ -68,26 +78,26 @@ def record(home: Path, server: Server, log: str = "", exit_status: int | None = 
             return 500, {"error": {"message": "CUDA error"}}
 
         server.answers["/v1/chat/completions"] = ends
-    (home / NAME / "llama-server.log").write_text(f"x starting {value['launch']['id']}\n{log}")
-    return value
+    (home / NAME / "llama-server.log").write_text(f"x starting {found.launch.id}\n{log}")
+    return found
 
 
-def refused(home: Path, value: dict[str, Any]) -> str:
+def refused(home: Path, value: Record) -> str:
     with pytest.raises(prove.GateFailed) as error:
-        prove.gate(place(home), value, 5, {})
+        prove.prove(place(home), value, 5, {})
     return str(error.value)
 
 
 def test_a_release(home: Path, server: Server) -> None:
     value = record(home, server)
-    release = prove.gate(place(home), value, 5, {})
-    assert (release["completion"]["gate"], release["completion"]["prompt_tokens"]) == ("full", 10)
-    assert (release["launch"], release["gpus"]) == (value["launch"], None)
+    release = prove.prove(place(home), value, 5, {})
+    assert (release.completion["gate"], release.completion["prompt_tokens"]) == ("full", 10)
+    assert (release.setup, release.gpus) == (value.setup, None)
 
 
 def test_the_gate_of_the_record_says_how_much(home: Path, server: Server) -> None:
-    value = record(home, server, gate=Gate("health").as_dict())
-    assert prove.gate(place(home), value, 5, {})["completion"]["gate"] == "health"
+    value = record(home, server, gate=Gate("health"))
+    assert prove.prove(place(home), value, 5, {}).completion["gate"] == "health"
     assert server.bodies("/v1/chat/completions") == []
 
 
@@ -104,7 +114,7 @@ def test_each_problem_is_a_line(home: Path, server: Server) -> None:
 def test_a_server_that_ended_meanwhile_and_what_its_log_says(home: Path, server: Server) -> None:
     said = refused(home, record(home, server, log="CUDA error: unspecified launch failure\n", exit_status=134))
     assert said.startswith("Failed at the proof: /v1/chat/completions returned HTTP 500 instead of 200: ")
-    assert "\nIts log says: A GPU failed while llama-server used it." in said
+    assert "\nThe server's log shows: A GPU failed while llama-server used it." in said
 
 
 @pytest.fixture
@@ -116,15 +126,13 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> list[Gpu]:
     return found
 
 
-def on(home: Path, server: Server, *uuids: str, log: str = "") -> dict[str, Any]:
-    value = record(home, server, log)
-    value["launch"]["gpus"] = list(uuids)
-    return value
+def on(home: Path, server: Server, *uuids: str, log: str = "") -> Record:
+    return record(home, server, log, None, None, *uuids)
 
 
 @pytest.mark.usefixtures("cards")
 def test_on_its_gpu(home: Path, server: Server) -> None:
-    (row,) = prove.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"]
+    (row,) = prove.prove(place(home), on(home, server, "GPU-0"), 5, {}).gpus or ()
     assert (row["uuid"], row["asked"], row["held"]) == ("GPU-0", True, 100)
 
 
@@ -133,7 +141,7 @@ def test_on_the_cpu_is_said_with_what_the_log_knows(home: Path, server: Server, 
     cards[0] = Gpu(0, uuid="GPU-0")
     lines = refused(home, on(home, server, "GPU-0", log=f"{NO_GPU}\n")).split("\n")
     assert lines[0].startswith("Failed at the proof: The server runs on the CPU")
-    assert lines[1].startswith("Its log says: The container has no GPU")
+    assert lines[1].startswith("The server's log shows: The container has no GPU")
 
 
 def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,4 +155,4 @@ def test_gpus_that_cannot_be_seen(home: Path, server: Server, monkeypatch: pytes
     said = refused(home, on(home, server, "GPU-0"))
     assert said.endswith(": Whether the server uses its GPUs cannot be checked: the driver does not answer.")
     broken(gpu.PynvmlMissing("no library"))
-    assert prove.gate(place(home), on(home, server, "GPU-0"), 5, {})["gpus"] is None
+    assert prove.prove(place(home), on(home, server, "GPU-0"), 5, {}).gpus is None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.read import Gpu, GpuProcess, NvmlUnavailable
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import restart
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch
 
 GIB = 1 << 30
 
@@ -30,7 +31,7 @@ def readings(monkeypatch: pytest.MonkeyPatch, *found: list[Gpu]) -> Callable[[],
     return lambda: asked[0]
 
 
-HELD = [restart.Held("GPU-a", 0, 5 * GIB, 100 * GIB)]
+HELD = [restart.GpuUse("GPU-a", 0, 5 * GIB, 100 * GIB)]
 
 
 def test_what_the_old_server_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +56,7 @@ def test_a_pid_that_still_holds_something_is_waited_for(monkeypatch: pytest.Monk
 def test_what_is_not_given_back_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     readings(monkeypatch, card(100))
     assert restart.wait_for_gpus([7], HELD, 0) == [
-        "The memory that the old server held was not free 0 s after its end: GPU 0 (5120 MiB)."
+        "GPU memory of the old server was not free 0 s after its end: GPU 0 (5120 MiB)."
     ]
 
 
@@ -76,6 +77,6 @@ def test_where_there_is_no_nvml_nothing_is_waited_for(monkeypatch: pytest.Monkey
 
 
 def test_cut_requests_are_counted() -> None:
-    value = {"launch": {"drain_timeout": 5}}
-    assert restart.cut({"cut": 0}, value) == restart.cut({}, value) == []
-    assert restart.cut({"cut": 1}, value)[0].startswith("1 request was still running after 5 s")
+    launch = a_launch(drain_timeout=5)
+    assert restart.cut_requests({"cut": 0}, launch) == restart.cut_requests({}, launch) == []
+    assert restart.cut_requests({"cut": 1}, launch)[0].startswith("1 request was still running after 5 s")

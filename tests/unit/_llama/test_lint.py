@@ -12,7 +12,7 @@ from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import 
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch, a_spec
 
 OPTIONS = help_text.parse(HELP)
-BEGIN = a_launch(args=[])["argv"][-12:]
+BEGIN = a_launch(args=[]).argv[-12:]
 
 
 def check(*words: str, **env: str) -> lint.Checked:

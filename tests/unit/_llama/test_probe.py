@@ -28,7 +28,8 @@ def home(tmp_path: Path) -> Path:
 def look(
     image: Image, home: Path, *, writes: bool = True, sha256: str | None = DIGEST, argv: Any = ARGV
 ) -> ServerFacts:
-    return image_probe.probe(argv, IMAGE, image, FactsCache(str(home), writes), sha256)
+    server = argv.index(IMAGE) + 1
+    return image_probe.probe(argv[:server], argv[server], image, FactsCache(str(home), writes), sha256)
 
 
 def test_the_container_is_that_of_the_launch(home: Path) -> None:

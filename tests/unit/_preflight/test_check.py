@@ -17,7 +17,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import por
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.probe import FactsCache
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import check as preflight
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import Image
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch, a_record, a_spec
@@ -60,7 +60,7 @@ def test_the_port_of_the_instance_itself(home: str) -> None:
 def test_the_port_of_another_instance_though_it_does_not_run(home: str, tmp_path: Path) -> None:
     for name, port in (("other", 4403), ("third", 4404), ("4403-glm-4.7-flash-q4", 4403)):
         (tmp_path / name).mkdir()
-        record.write(str(tmp_path / name), a_record(name=name, port=port))
+        store.write(str(tmp_path / name), a_record(name=name, port=port))
     assert preflight.check_port(a_spec(), home, None) == [
         Problem("port", "4403 belongs to the instance other of this host", "Choose another port.", may_pass=True)
     ]
@@ -69,7 +69,7 @@ def test_the_port_of_another_instance_though_it_does_not_run(home: str, tmp_path
 def test_a_port_that_a_process_of_another_instance_still_has(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record has another port already: its next restart gives this one up."""
     os.mkdir(f"{home}/other")
-    record.write(f"{home}/other", a_record(name="other", port=4404))
+    store.write(f"{home}/other", a_record(name="other", port=4404))
     monkeypatch.setattr(preflight, "pids_of", lambda value: frozenset({os.getpid()}))
     with socket.create_server(("127.0.0.1", 0)) as server:
         (problem,) = preflight.check_port(a_spec(port=server.getsockname()[1]), home, None)
@@ -91,8 +91,8 @@ def check(home: str, image: Image, **changes: Any) -> preflight.Findings:
     about = {key: changes.pop(key) for key in list(changes) if key in ("driver", "image_sha256")}
     cache = FactsCache(home, changes.pop("writes", False))
     spec = a_spec(**{"host": "127.0.0.1", "args": [], **changes})
-    argv = a_launch(**{"host": "127.0.0.1", "args": [], **changes})["argv"]
-    return preflight.check_instance(spec, argv, preflight.HostAccess(home, image, cache, **about), **options)
+    launch = a_launch(**{"host": "127.0.0.1", "args": [], **changes})
+    return preflight.check_instance(spec, launch, preflight.HostAccess(home, image, cache, **about), **options)
 
 
 def test_without_steps_nothing_is_asked(home: str) -> None:

@@ -18,9 +18,10 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import files as needed_files
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import ImageFacts, ModelFacts, Record
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import SERVER, params
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import SERVER, a_record, params, with_setup
 
 SIF = bytes(32) + sif.MAGIC + b"image"
 
@@ -44,9 +45,7 @@ class Host:
         self.asked.append(list(argv))
         return self.answer
 
-    def look(
-        self, last: dict[str, Any] | None = None, digest: str | None = None, **changes: Any
-    ) -> needed_files.FoundFiles:
+    def look(self, last: Record | None = None, digest: str | None = None, **changes: Any) -> needed_files.FoundFiles:
         options = params(image=str(self.image), model=str(self.model), binds=[], **changes)
         return needed_files.find_files(
             spec.parse(options, "/h"), self.run, last, self.found(digest), self.readings.__setitem__
@@ -55,9 +54,11 @@ class Host:
     def found(self, digest: str | None = None) -> Image:
         return Image(str(self.image), sha256=digest)
 
-    def record(self) -> dict[str, Any]:
-        found = self.look()
-        return {"image": found.image, "model": found.model}
+    def record(self, **changes: Any) -> Record:
+        found = self.look(**changes)
+        image = ImageFacts.from_json(found.image) if found.image else None
+        model = ModelFacts.from_json(found.model) if found.model else None
+        return with_setup(a_record(), image=image, model=model)
 
 
 @pytest.fixture
@@ -117,7 +118,8 @@ def test_a_rerun_reads_and_asks_nothing(host: Host, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(file_record, "hash_file", reads)
     monkeypatch.setattr(needed_files.model_observe, "hash_file", reads)
     found = host.look(last)
-    assert (found.image, found.model) == (last["image"], last["model"])
+    assert found.image and found.model and last.image and last.model
+    assert (found.image, found.model) == (last.image.to_json(), last.model.to_json())
     assert host.asked == []
 
 
@@ -126,7 +128,8 @@ def test_a_touched_image_is_read_and_is_the_same(host: Host) -> None:
     host.asked.clear()
     os.utime(host.image)
     found = host.look(last)
-    assert found.image == {**last["image"], "stamp": sif.stamp(str(host.image))}
+    assert last.image
+    assert found.image == {**last.image.to_json(), "stamp": sif.stamp(str(host.image))}
     assert host.asked == []
 
 
@@ -149,9 +152,10 @@ def test_a_replaced_model_is_read_again(host: Host) -> None:
     assert found.model and found.model["sha256"] == digest(other)
 
 
-@pytest.mark.parametrize("damage", [{}, {"model": {}, "image": {}}, {"model": {"files": None}, "image": {"path": 1}}])
-def test_a_record_that_says_little_is_read_around(host: Host, damage: dict[str, Any]) -> None:
-    found = host.look(damage)
+@pytest.mark.parametrize("facts", [{}, {"files": None, "path": 1}])
+def test_the_files_are_read_where_the_record_knows_little(host: Host, facts: dict[str, Any]) -> None:
+    last = with_setup(a_record(), image=ImageFacts.from_json(facts), model=ModelFacts.from_json(facts))
+    found = host.look(last)
     assert found.image and found.model and not found.problems
 
 
@@ -161,7 +165,7 @@ def test_an_image_without_a_server(host: Host) -> None:
     assert f"no llama-server was found in {host.image}" in problem
     assert "server_path" in problem
     assert "apptainer said: FATAL: no such thing" in problem
-    last = {"image": host.look(server_path="/my/server").image}
+    last = host.record(server_path="/my/server")
     assert host.look(server_path="/my/server").problems == ()
     assert len(host.look(last).problems) == 1
 
@@ -197,11 +201,11 @@ def test_a_split_model(host: Host) -> None:
     assert model and [file["path"] for file in model["files"]] == [str(part) for part in parts]
     assert model["size"] == sum(part.stat().st_size for part in parts)
     whole = model["sha256"]
-    assert len(whole) == 64 and host.look({"model": model}).model == model
+    assert len(whole) == 64 and host.look(with_setup(a_record(), model=ModelFacts.from_json(model))).model == model
     other = build.split(host.model.parent, filler=0x33)[2].read_bytes()
     build.split(host.model.parent)
     parts[2].write_bytes(other)
-    changed = host.look({"model": model}).model
+    changed = host.look(with_setup(a_record(), model=ModelFacts.from_json(model))).model
     assert changed and changed["sha256"][:12] != whole[:12]
     parts[1].unlink()
     (missing,) = host.look().missing

@@ -20,8 +20,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import pro
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import gpus
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus import Neighbour
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, a_spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import Record
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch, a_record, a_spec, with_launch
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -54,7 +55,7 @@ def look(
     wanted: Sequence[str] = ("0", "1", "2", "3"),
     ours: Sequence[int] = (),
     others: Sequence[Neighbour] = (),
-    last: dict[str, Any] | None = None,
+    last: Record | None = None,
     mps: bool = False,
 ) -> gpus.GpuCheck:
     spec = a_spec(gpus=list(wanted))
@@ -95,10 +96,8 @@ def test_without_the_python_library_the_operators_words_stay_and_it_is_said() ->
     assert seen.warnings == ("gpus: 0, 1, 2, 3 could not be checked. nvidia-ml-py is not installed.",)
 
 
-def last_time(*uuids: str) -> dict[str, Any]:
-    value = a_record()
-    value["launch"]["gpus"] = list(uuids)
-    return value
+def last_time(*uuids: str) -> Record:
+    return with_launch(a_record(), gpus=uuids)
 
 
 def test_without_the_python_library_what_was_resolved_once_stays() -> None:
@@ -192,8 +191,7 @@ def test_the_processes_of_an_instance_are_those_below_its_runner(tmp_path: Path)
     )
     try:
         state = tmp_path / "running.json"
-        value = a_record()
-        value["launch"]["state_file"] = str(state)
+        value = replace(a_launch(), state_file=str(state))
         assert gpus.pids_of(value) == frozenset()
         account = {"runner_pid": os.getpid(), "runner_start": process.start_ticks(os.getpid())}
         state.write_text(json.dumps(account))
@@ -210,13 +208,12 @@ def test_the_processes_of_an_instance_are_those_below_its_runner(tmp_path: Path)
 
 
 def test_the_other_instances_of_the_home(tmp_path: Path) -> None:
-    first, second = a_record(gpus=["1"]), a_record(gpus=["0"])
-    first["launch"]["gpus"] = ["GPU-9aaa"]
-    first["memory"] = {"gpus": [{"uuid": "GPU-9aaa", "need": 7}]}
-    second["launch"].pop("gpus")
+    planned = {"gpus": [{"uuid": "GPU-9aaa", "need": 7}]}
+    first = replace(with_launch(a_record(gpus=["1"]), gpus=("GPU-9aaa",)), memory=planned)
+    second = with_launch(a_record(gpus=["0"]), gpus=None)
     for name, value in (("one", first), ("two", second), ("me", first)):
         (tmp_path / name).mkdir()
-        record.write(str(tmp_path / name), value)
+        store.write(str(tmp_path / name), value)
     assert gpus.neighbours(str(tmp_path), "me", FOUR) == [
         Neighbour("one", ("GPU-9aaa",), frozenset(), {"GPU-9aaa": 7}),
         Neighbour("two", ("GPU-0aaa",)),
@@ -255,7 +252,7 @@ def test_an_instance_that_comes_before_counts_as_it_will_be() -> None:
 
 def test_an_instance_that_comes_before_stands_for_its_record(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    record.write(str(tmp_path / "one"), a_record(name="one"))
+    store.write(str(tmp_path / "one"), a_record(name="one"))
     comes = Neighbour("one", ("GPU-1aaa",), comes=True)
     assert gpus.neighbours(str(tmp_path), "me", FOUR, [comes]) == [comes]
     assert gpus.neighbours(str(tmp_path), "one", FOUR, [comes]) == []

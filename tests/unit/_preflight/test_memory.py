@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.gpus 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight.memory import HostMemory, MemoryCheck
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import Record
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_spec, found
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, a_spec, found
 
 MIB = 1 << 20
 # A 30B mixture of experts on four GPUs, as a CUDA build prints it.
@@ -45,7 +47,7 @@ def look(
     run: Any = None,
     ours: Sequence[int] = (),
     others: Sequence[Neighbour] = (),
-    last: dict[str, Any] | None = None,
+    last: Record | None = None,
     host: HostMemory = ROOMY,
     **changes: Any,
 ) -> MemoryCheck:
@@ -155,7 +157,7 @@ def test_where_llama_server_takes_less_by_itself_it_is_a_warning(args: list[str]
 
 def test_the_answer_is_remembered_for_this_launch_and_no_other() -> None:
     first = look()
-    last = {"memory": json.loads(json.dumps(first.record))}
+    last = replace(a_record(), memory=json.loads(json.dumps(first.record)))
 
     def never(argv: Sequence[str]) -> tuple[int, str, str]:
         raise RuntimeError("a container was started")
@@ -165,7 +167,8 @@ def test_the_answer_is_remembered_for_this_launch_and_no_other() -> None:
     with pytest.raises(RuntimeError, match="a container was started"):
         look(run=never, last=last, context_size=4096)
     # What another version wrote is asked for again.
-    del last["memory"]["gpus"][0]["need"]
+    assert last.memory
+    del last.memory["gpus"][0]["need"]
     with pytest.raises(RuntimeError, match="a container was started"):
         look(run=never, last=last)
 

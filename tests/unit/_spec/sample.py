@@ -4,9 +4,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch, record, spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import launch, spec
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import (
+    ImageFacts,
+    ModelFacts,
+    Record,
+    Release,
+    Setup,
+)
 
 HOME = "/h"
 FOLDER = "/h/4403-glm-4.7-flash-q4"
@@ -77,29 +85,31 @@ def found(**changes: Any) -> launch.Found:
     return launch.Found(**{**values, **changes})
 
 
-def a_launch(on: launch.Found | None = None, **changes: Any) -> dict[str, Any]:
+def a_launch(on: launch.Found | None = None, **changes: Any) -> launch.Launch:
     return launch.build(a_spec(**changes), on or found(), state_file=f"{FOLDER}/running.json", log=None)
 
 
 def a_record(
     manager: str = "supervisor", on: launch.Found | None = None, release: bool = False, **changes: Any
-) -> dict[str, Any]:
+) -> Record:
     """The record that a deployment of these options leaves; with ``release`` a proven one."""
     on = on or found()
-    value = record.make(
-        a_spec(**changes).as_dict(),
+    setup = Setup(
+        a_spec(**changes),
         manager,
         a_launch(on, **changes),
-        {"path": IMAGE, "stamp": [1, 2, 3, 4], "sha256": on.image_sha256, "server_path": on.server_path},
-        {"path": MODEL, "files": [], "sha256": on.model_sha256, "size": 18 << 30, "name": "GLM"},
-        None,
+        ImageFacts(IMAGE, (1, 2, 3, 4), on.image_sha256, on.server_path),
+        ModelFacts(MODEL, sha256=on.model_sha256, size=18 << 30, name="GLM"),
     )
-    if release:
-        parts = {key: value[key] for key in ("spec", "manager", "launch", "image", "model")}
-        value["release"] = {
-            "proven": "2026-10-01T12:00:00Z",
-            "ready_seconds": 1.0,
-            "completion": {"answer": "Paris", "tokens_per_second": 20.0},
-            **parts,
-        }
-    return value
+    proven = Release("2026-10-01T12:00:00Z", 1.0, {"answer": "Paris", "tokens_per_second": 20.0}, None, setup)
+    return Record(setup, proven if release else None)
+
+
+def with_launch(record: Record, **changes: Any) -> Record:
+    """The record with another launch, as ``dataclasses.replace`` makes it."""
+    return replace(record, setup=replace(record.setup, launch=replace(record.launch, **changes)))
+
+
+def with_setup(record: Record, **changes: Any) -> Record:
+    """The record with a part of its setup replaced."""
+    return replace(record, setup=replace(record.setup, **changes))

@@ -31,7 +31,7 @@ def test_the_documented_arguments_in_the_documented_order() -> None:
 
 
 def test_the_whole_command() -> None:
-    assert launch.container_argv(a_spec(), found(), ["x"]) == [
+    assert launch.container_argv(a_spec(), found()) == [
         "/usr/bin/apptainer",
         "exec",
         "--nv",
@@ -49,14 +49,13 @@ def test_the_whole_command() -> None:
         "--env",
         "CUDA_VISIBLE_DEVICES=0,1,2,3",
         IMAGE,
-        "x",
     ]
 
 
 def test_what_is_not_asked_for_is_not_said() -> None:
     quiet = a_spec(gpu_layers=None, context_size=None, threads=None, args=[], gpus=[])
     assert launch.server_argv(quiet, SERVER)[1:] == [*DOCUMENTED[:2], "--port", "4403", "--host", "0.0.0.0"]
-    assert "--nv" not in launch.container_argv(quiet, found(), [])
+    assert "--nv" not in launch.container_argv(quiet, found())
     assert launch.container_env(quiet) == {"XDG_CONFIG_HOME": "/nonexistent"}
 
 
@@ -125,13 +124,13 @@ def test_the_model_and_the_keys_are_named_as_the_container_sees_them() -> None:
 
 def test_the_gpus_are_named_by_uuid_where_they_are_known() -> None:
     value = a_launch(found(gpus=("GPU-0a", "GPU-3b")))
-    assert "CUDA_VISIBLE_DEVICES=GPU-0a,GPU-3b" in value["argv"]
-    assert value["gpus"] == ["GPU-0a", "GPU-3b"]
+    assert "CUDA_VISIBLE_DEVICES=GPU-0a,GPU-3b" in value.argv
+    assert value.gpus == ("GPU-0a", "GPU-3b")
     # Another GPU behind the same index is another launch.
-    assert value["id"] != a_launch(found(gpus=("GPU-0a", "GPU-9c")))["id"]
+    assert value.id != a_launch(found(gpus=("GPU-0a", "GPU-9c"))).id
     unknown = a_launch()
-    assert "CUDA_VISIBLE_DEVICES=0,1,2,3" in unknown["argv"]
-    assert unknown["gpus"] is None
+    assert "CUDA_VISIBLE_DEVICES=0,1,2,3" in unknown.argv
+    assert unknown.gpus is None
 
 
 def test_the_environment() -> None:
@@ -200,36 +199,36 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_a_launch_is_another_one_when_the_server_would_be(changes: dict[str, Any]) -> None:
-    assert a_launch(**changes)["id"] != a_launch()["id"]
+    assert a_launch(**changes).id != a_launch().id
 
 
 @pytest.mark.parametrize(
     "other", [{"image_sha256": "3" * 64}, {"model_sha256": "3" * 64}, {"user": "x"}, {"user_home": "/x"}], ids=str
 )
 def test_a_launch_is_another_one_when_its_files_or_its_user_are(other: dict[str, Any]) -> None:
-    assert a_launch(found(**other))["id"] != a_launch()["id"]
+    assert a_launch(found(**other)).id != a_launch().id
 
 
 @pytest.mark.parametrize("changes", [{"manager": "supervisor"}, {"wait_timeout": 5}, {"pull": "always"}], ids=str)
 def test_a_launch_is_the_same_when_the_server_would_not_notice(changes: dict[str, Any]) -> None:
-    assert a_launch(**changes)["id"] == a_launch()["id"]
+    assert a_launch(**changes).id == a_launch().id
 
 
 def test_where_the_log_goes_and_how_it_is_stopped_is_not_part_of_the_launch() -> None:
-    before = a_launch()["id"]
+    before = a_launch().id
     other = launch.build(a_spec(drain_timeout=5), found(), state_file="/elsewhere", log="/x.log")
-    assert (other["drain_timeout"], other["state_file"], other["log"]) == (5, "/elsewhere", "/x.log")
-    assert other["id"] == before
+    assert (other.drain_timeout, other.state_file, other.log) == (5, "/elsewhere", "/x.log")
+    assert other.id == before
 
 
 def test_the_operators_server_path_wins() -> None:
-    argv = a_launch(server_path="/my/llama-server")["argv"]
+    argv = a_launch(server_path="/my/llama-server").argv
     assert argv[argv.index(IMAGE) + 1] == "/my/llama-server"
 
 
 def test_a_launch_can_be_foreseen_where_nothing_is_there_yet() -> None:
     nothing = found(runtime=None, server_path=None, image_sha256=None, model_sha256=None)
-    argv = a_launch(nothing)["argv"]
+    argv = a_launch(nothing).argv
     assert (argv[0], argv[argv.index(IMAGE) + 1]) == ("apptainer", "llama-server")
 
 
@@ -239,15 +238,15 @@ def test_the_files_that_the_server_reads_as_the_host_calls_them() -> None:
         api_key_file="/h/keys",
         binds=["/data/models:/models"],
         args=["--chat-template-file /models/glm.jinja", "--temp 1.0", "--log-file /models/written.log"],
-    )["files"]
-    assert files == [
+    ).files
+    assert list(files) == [
         IMAGE,
         "/data/models/x-00001-of-00002.gguf",
         "/data/models/x-00002-of-00002.gguf",
         "/h/keys",
         "/data/models/glm.jinja",
     ]
-    assert a_launch(model="/data/models/x-00003-of-00002.gguf")["files"] == [
+    assert list(a_launch(model="/data/models/x-00003-of-00002.gguf").files) == [
         IMAGE,
         "/data/models/x-00003-of-00002.gguf",
     ]

@@ -66,6 +66,6 @@ def test_the_sample_has_every_option() -> None:
 def test_a_plain_option_is_recorded_and_reaches_the_command_line(option: options.Option) -> None:
     value = 3 if option.type == "int" else "3"
     assert a_spec(**{option.name: value}).as_dict()[option.name] == value
-    argv = a_launch(**{option.name: value})["argv"]
+    argv = a_launch(**{option.name: value}).argv
     assert argv[argv.index(option.flags[0]) + 1] == "3"
-    assert option.flags[0] not in a_launch(**{option.name: None})["argv"]
+    assert option.flags[0] not in a_launch(**{option.name: None}).argv

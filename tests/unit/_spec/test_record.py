@@ -1,109 +1,73 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The record: what is understood, what is refused in words, and how many releases stay."""
+"""The types of a record: nothing of instance.json is lost, and what an old one lacks has its default."""
 
 from __future__ import annotations
 
 import json
-import os
-import stat
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.record import FileFacts, ModelFacts, Record
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record, with_setup
+
+STATES = Path(__file__).resolve().parents[3] / "molecule/upgrade/state"
 
 
-def write(folder: Path, text: str | bytes) -> str:
-    folder.mkdir(exist_ok=True)
-    (folder / "instance.json").write_bytes(text.encode() if isinstance(text, str) else text)
-    return str(folder)
+def on_a_host(version: str) -> dict[str, Any]:
+    """The instance.json that this version wrote, with values for what differs from host to host."""
+    text = (STATES / version / "instance.json").read_text(encoding="utf-8")
+    text = re.sub(r"<% stamps\.\w+ %>", "[1, 2, 3, 4]", text)
+    value: dict[str, Any] = json.loads(re.sub(r"<% [^%]+ %>", "0", text))
+    return value
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
-    value = a_record(release=True, env={"A": "ü"})
-    record.write(str(tmp_path), value)
-    assert record.read(str(tmp_path)) == value
-    assert stat.S_IMODE((tmp_path / "instance.json").stat().st_mode) == 0o640
+def lost(before: Any, after: Any, path: str = "") -> list[str]:
+    """The places where the second value does not have what the first one has."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [found for key in before for found in lost(before[key], after.get(key, "gone"), f"{path}/{key}")]
+    return [] if before == after else [path]
 
 
-def test_no_record(tmp_path: Path) -> None:
-    assert record.read(str(tmp_path)) is None
-    assert record.read(str(tmp_path / "nothing")) is None
+@pytest.mark.parametrize("version", sorted(path.name for path in STATES.iterdir() if path.is_dir()))
+def test_a_record_of_an_earlier_version_keeps_everything(version: str) -> None:
+    value = on_a_host(version)
+    record = Record.from_json(value)
+    again = json.loads(json.dumps(record.to_json()))
+    assert lost(value, again) == []
+    assert Record.from_json(again) == record
 
 
-def without(*path: str) -> dict[str, Any]:
-    value: Any = json.loads(json.dumps(a_record(release=True)))
-    inner = value
-    for key in path[:-1]:
-        inner = inner[key]
-    del inner[path[-1]]
-    return dict(value)
+def test_what_an_old_record_lacks_has_its_default() -> None:
+    record = Record.from_json(on_a_host("2026-11-25"))
+    assert record.spec.drain_timeout == 60
+    assert record.launch.files == ()
+    assert record.launch.gpus is None
+    assert (record.gate, record.memory) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("", "is not valid JSON"),
-        ("{", "is not valid JSON"),
-        (b"\xff\xfe", "is not valid JSON"),
-        ("[]", "is not the record of an instance"),
-        ("7", "is not the record of an instance"),
-        ("{}", "is not the record of an instance"),
-        ('{"format": "1"}', "is not the record of an instance"),
-        ('{"format": 1}', "damaged, without a sound spec"),
-        (json.dumps({**a_record(), "spec": []}), "without a sound spec"),
-        (json.dumps(without("spec", "port")), "sound spec (port)"),
-        (json.dumps(without("launch")), "sound launch (id, argv,"),
-        (json.dumps(without("launch", "url")), "sound launch (url)"),
-        (json.dumps(without("manager")), "sound manager"),
-        (json.dumps({**a_record(), "image": "x.sif"}), "sound image"),
-        (json.dumps({**a_record(), "release": []}), "sound release"),
-        (json.dumps(without("release", "launch")), "sound release"),
-    ],
-)
-def test_a_record_that_cannot_be_understood(tmp_path: Path, content: str | bytes, said: str) -> None:
-    folder = write(tmp_path, content)
-    with pytest.raises(ValueError, match="Move it away to start afresh") as error:
-        record.read(folder)
-    assert said in str(error.value)
-    assert f"{folder}/instance.json" in str(error.value)
+def test_a_launch_is_cut_behind_its_image() -> None:
+    launch = a_record().launch
+    assert [*launch.container, launch.server, *launch.arguments] == launch.argv
+    assert launch.container[-1].endswith(".sif")
+    assert launch.arguments[0] == "-m"
 
 
-def test_a_newer_format(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has format 2, this version of gpufleet.llamacpp knows up to 1") as error:
-        record.read(write(tmp_path, '{"format": 2}'))
-    assert "Use that version or a newer one" in str(error.value)
+@pytest.mark.parametrize("release", [True, False])
+def test_a_round_trip(release: bool) -> None:
+    record = a_record(release=release, env={"A": "ü"}, alias="x", api_key_file="/keys")
+    record = replace(record, gate={"level": "full"}, memory={"launch": "x"})
+    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-def test_the_same_wish() -> None:
+def test_releases_and_stat_values_do_not_make_another_server() -> None:
     one = a_record()
-    assert record.same_wish(one, a_record(release=True))
-    assert record.same_wish(one, {**one, "model": {"files": [{"stamp": [9]}]}})
-    assert not record.same_wish(one, a_record(threads=1))
-    assert not record.same_wish(one, a_record("systemd"))
-    assert not record.same_wish(one, {**one, "gate": {"level": "health"}})
-
-
-def test_the_oldest_releases_go(tmp_path: Path) -> None:
-    for day in range(1, 9):
-        release = {**a_record(release=True)["release"], "proven": f"2026-10-0{day}T12:00:00Z"}
-        record.keep_release(str(tmp_path), release)
-    kept = sorted(os.listdir(tmp_path / "releases"))
-    assert [name[:8] for name in kept] == [f"2026100{day}" for day in (4, 5, 6, 7, 8)]
-    content = json.loads((tmp_path / "releases" / kept[-1]).read_text())
-    assert content["proven"] == "2026-10-08T12:00:00Z"
-    assert stat.S_IMODE((tmp_path / "releases" / kept[0]).stat().st_mode) == 0o640
-
-
-def test_names_and_others(tmp_path: Path) -> None:
-    for name in ("b", "a", "c"):
-        (tmp_path / name).mkdir()
-        record.write(str(tmp_path / name), a_record())
-    write(tmp_path / "broken", "{")
-    (tmp_path / "shared").mkdir()
-    assert record.names(str(tmp_path)) == ["a", "b", "broken", "c"]
-    assert list(record.others(str(tmp_path), "b")) == ["a", "c"]
-    assert record.names(str(tmp_path / "nothing")) == []
-    assert record.others(str(tmp_path / "nothing"), "x") == {}
+    touched = ModelFacts("/m", files=(FileFacts("/m", (9, 9, 9, 9), None),))
+    assert one.asks_the_same(a_record(release=True))
+    assert one.asks_the_same(with_setup(one, model=touched))
+    assert not one.asks_the_same(a_record(threads=1))
+    assert not one.asks_the_same(a_record("systemd"))
+    assert not one.asks_the_same(replace(one, gate={"level": "health"}))

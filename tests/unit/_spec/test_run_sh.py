@@ -8,12 +8,14 @@ import os
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runner
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import run_sh
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.launch import Launch
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch, a_spec
 
 COMMANDS = {
@@ -57,9 +59,9 @@ NASTY = [
 ]
 
 
-def rendered(launch: dict[str, Any] | None = None, **changes: Any) -> str:
+def rendered(launch: Launch | None = None, **changes: Any) -> str:
     commands = changes.pop("commands", COMMANDS)
-    spec = a_spec(**changes).as_dict()
+    spec = a_spec(**changes)
     launch = launch or a_launch(**changes)
     return run_sh.render(spec, launch, "supervisor", commands, start_timeout=120, user_bus=False).decode()
 
@@ -85,9 +87,9 @@ def test_bash_understands_it() -> None:
 def test_the_command_that_is_shown_is_the_command_that_runs() -> None:
     launch = a_launch()
     script = rendered(launch)
-    assert shown(script) == launch["argv"]
+    assert shown(script) == launch.argv
     block = script.partition("one option a line:\n#\n")[2].partition("\n#\n# Added to")[0]
-    assert shlex.split(" ".join(line[4:] for line in block.split("\n"))) == launch["argv"]
+    assert shlex.split(" ".join(line[4:] for line in block.split("\n"))) == launch.argv
     assert "#     --fit on\n#     --temp 1.0\n" in script
     assert "#     -m /models/GLM-4.7-Flash-UD-Q4_K_XL.gguf\n#     -ngl 99\n" in script
 
@@ -96,10 +98,10 @@ def test_the_command_that_is_shown_is_the_command_that_runs() -> None:
 def test_a_value_stays_a_value(tmp_path: Path, value: str) -> None:
     """In the comment, and in everything that bash reads of the script when it runs."""
     changes: dict[str, Any] = {"args": ["--chat-template", value, "last"], "env": {"A": value}}
-    launch = a_launch(**changes)
-    launch["state_file"] = str(tmp_path / "x" / f"running{value.replace('/', '')}.json")
+    state_file = str(tmp_path / "x" / f"running{value.replace('/', '')}.json")
+    launch = replace(a_launch(**changes), state_file=state_file)
     script = rendered(launch, **changes)
-    assert shown(script) == launch["argv"]
+    assert shown(script) == launch.argv
     (tmp_path / "run.sh").write_text(script, encoding="utf-8", newline="")
     done = subprocess.run(
         ["bash", "run.sh", "status"],
@@ -115,8 +117,7 @@ def test_a_value_stays_a_value(tmp_path: Path, value: str) -> None:
 
 @pytest.mark.parametrize("value", NASTY, ids=repr)
 def test_the_managers_commands_run_as_they_are(tmp_path: Path, value: str) -> None:
-    launch = a_launch()
-    launch["state_file"] = str(tmp_path / "running.json")
+    launch = replace(a_launch(), state_file=str(tmp_path / "running.json"))
     logs = {**COMMANDS, "logs": ["printf", "<%s>", value, "end"]}
     (tmp_path / "run.sh").write_text(rendered(launch, commands=logs), encoding="utf-8", newline="")
     done = subprocess.run(["bash", "run.sh", "logs"], cwd=tmp_path, capture_output=True, check=True)
@@ -138,7 +139,7 @@ def test_every_place_is_filled_in() -> None:
 
 
 def test_the_users_bus() -> None:
-    spec, launch = a_spec().as_dict(), a_launch()
+    spec, launch = a_spec(), a_launch()
     with_bus = run_sh.render(spec, launch, "systemd_user", COMMANDS, start_timeout=1, user_bus=True).decode()
     assert 'export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"' in with_bus
     assert "XDG_RUNTIME_DIR" not in rendered()
@@ -163,7 +164,7 @@ def alive(pid: int) -> tuple[int, int]:
 
 
 def test_status_believes_a_pid_only_with_its_start(tmp_path: Path) -> None:
-    launch = {**a_launch(), "state_file": str(tmp_path / "running.json"), "url": "http://127.0.0.1:9"}
+    launch = replace(a_launch(), state_file=str(tmp_path / "running.json"), url="http://127.0.0.1:9")
     (tmp_path / "run.sh").write_text(rendered(launch))
     pid, start = alive(os.getpid())
     state = f'{{"runner_pid": {pid}, "runner_start": {start}, "server_pid": {pid}, "server_start": %s, "exit": null}}'
@@ -180,7 +181,7 @@ def test_status_believes_a_pid_only_with_its_start(tmp_path: Path) -> None:
 
 
 def test_start_shows_why_the_manager_refuses(tmp_path: Path) -> None:
-    launch = {**a_launch(), "state_file": str(tmp_path / "running.json"), "url": "http://127.0.0.1:9"}
+    launch = replace(a_launch(), state_file=str(tmp_path / "running.json"), url="http://127.0.0.1:9")
     refuses = {
         **COMMANDS,
         "start": ["sh", "-c", "echo no such unit >&2; exit 5"],
@@ -193,7 +194,7 @@ def test_start_shows_why_the_manager_refuses(tmp_path: Path) -> None:
 
 
 def test_start_says_how_the_server_ended(tmp_path: Path) -> None:
-    launch = {**a_launch(), "state_file": str(tmp_path / "running.json"), "url": "http://127.0.0.1:9"}
+    launch = replace(a_launch(), state_file=str(tmp_path / "running.json"), url="http://127.0.0.1:9")
     ended = '{"runner_pid": 1, "runner_start": 0, "exit": {"status": 134, "at": 1.5}}'
     starts = {**COMMANDS, "start": ["sh", "-c", f"echo '{ended}' > {tmp_path}/running.json"]}
     (tmp_path / "run.sh").write_text(rendered(launch, commands=starts))
@@ -203,7 +204,7 @@ def test_start_says_how_the_server_ended(tmp_path: Path) -> None:
 
 
 def test_stop_ends_a_runner_whose_manager_is_gone(tmp_path: Path) -> None:
-    launch = {**a_launch(), "state_file": str(tmp_path / "running.json")}
+    launch = replace(a_launch(), state_file=str(tmp_path / "running.json"))
     (tmp_path / "run.sh").write_text(rendered(launch, commands={**COMMANDS, "stop": ["false"]}))
     child = subprocess.Popen(["sleep", "100"])
     try:
@@ -218,7 +219,7 @@ def test_stop_ends_a_runner_whose_manager_is_gone(tmp_path: Path) -> None:
 
 
 def test_stop_where_nothing_runs_is_done(tmp_path: Path) -> None:
-    launch = {**a_launch(), "state_file": str(tmp_path / "running.json")}
+    launch = replace(a_launch(), state_file=str(tmp_path / "running.json"))
     (tmp_path / "run.sh").write_text(rendered(launch, commands={**COMMANDS, "stop": ["false"]}))
     done = run(tmp_path / "run.sh", "stop")
     assert (done.returncode, done.stdout) == (0, "4403-glm-4.7-flash-q4: is not running\n")

@@ -159,7 +159,7 @@ def test_every_problem_is_in_one_message(call, tmp_path):
     failed = call(gguf_model, path=str(tmp_path), src="relative", url="ftp://h/m", sha256=["short"])
     assert failed["failed"]
     assert len(failed["problems"]) == 5
-    assert all(problem in failed["msg"] for problem in failed["problems"])
+    assert all(problem["problem"] in failed["msg"] for problem in failed["problems"])
     assert os.listdir(tmp_path) == []
 
 

@@ -16,7 +16,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import module as instance_module
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import printed
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import RegistryServer
@@ -214,7 +214,7 @@ def test_a_state_file_of_another_shape_stops_nobody(
 ) -> None:
     folder = Path(options["home"]) / "one"
     folder.mkdir(parents=True)
-    record.write(str(folder), a_record(name="one"))
+    store.write(str(folder), a_record(name="one"))
     (folder / "running.json").write_text(content)
     result = run_module(llamacpp_instance, {"name": "one", "home": options["home"], "state": "stopped"}, check=True)
     assert (result["failed"], result["instance"]["state"]) == (False, "stopped")

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import manager, process
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._instance import module, status
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec import store
 from ansible_collections.gpufleet.llamacpp.plugins.modules import llamacpp_instance_info
-from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_record
+from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import a_launch, a_record
 
 RunModule = Callable[..., dict[str, Any]]
 
@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "prefer_library", lambda distribution, home: False)
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
-        record.write(str(tmp_path / name), a_record(name=name, release=name == "a"))
+        store.write(str(tmp_path / name), a_record(name=name, release=name == "a"))
     return tmp_path
 
 
@@ -94,15 +94,15 @@ ON = manager.UnitState(installed=True, enabled=True, active=True)
 
 
 def test_drift(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch = a_record()["launch"]
-    server = launch["argv"][-18:]
-    now = {"launch": launch["id"]}
+    launch = a_launch()
+    server = launch.arguments
+    now = {"launch": launch.id}
     monkeypatch.setattr(process, "command", lambda pid: ["/opt/llama.cpp/build/bin/llama-server", *server])
     assert status.drift(launch, now, os.getpid(), ON) == []
     monkeypatch.setattr(process, "command", lambda pid: ["llama-server", *server[:-1], "1.1"])
     assert status.drift(launch, now, 1, ON) == ["the arguments of the process are not the recorded ones"]
     assert status.drift(launch, {"launch": "x"}, 1, ON) == [
-        f"the process was started with launch x, recorded is {launch['id']}"
+        f"the process was started with launch x, recorded is {launch.id}"
     ]
     assert status.drift(launch, {}, None, manager.UnitState(True, True, False)) == ["it should run and does not"]
     assert status.drift(launch, {}, None, manager.UnitState(True, False, True)) == [
@@ -112,10 +112,9 @@ def test_drift(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_by_its_port(run_module: RunModule, home: Path) -> None:
-    value = a_record(name="c", release=False)
-    value["spec"]["port"] = 5001
+    value = a_record(name="c", port=5001)
     (home / "c").mkdir()
-    record.write(str(home / "c"), value)
+    store.write(str(home / "c"), value)
     assert [one["name"] for one in ask(run_module, home, name="5001")] == ["c"]
     assert [one["name"] for one in ask(run_module, home, name="4403")] == ["a", "b"]
     assert ask(run_module, home, name="1") == [{"name": "1", "state": "absent"}]

@@ -338,7 +338,7 @@ def test_every_problem_is_in_one_message(call, tmp_path):
         max_rate="fast",
         connections=0,
     )
-    assert [problem.split()[0] for problem in failed["problems"]] == [
+    assert [problem["problem"].split()[0] for problem in failed["problems"]] == [
         "path",
         "src",
         "sha256",
@@ -346,13 +346,13 @@ def test_every_problem_is_in_one_message(call, tmp_path):
         "max_rate",
     ]
     failed = call(path="/x", src="oras://r.io/a", auth_file=str(tmp_path / "no"))
-    assert failed["problems"] == [f"auth_file: {tmp_path}/no is not there on the host."]
+    assert [one["problem"] for one in failed["problems"]] == [f"auth_file: {tmp_path}/no is not there on the host"]
     assert "public_key" in call(path="/x", verify_signature=True)["msg"]
 
 
 def test_a_folder_is_no_image(call, tmp_path):
     failed = call(path=str(tmp_path), src="https://h/x.sif")
-    assert failed["problems"] == [f"{tmp_path} is a folder; it must name a SIF file."]
+    assert [one["problem"] for one in failed["problems"]] == [f"{tmp_path} is a folder; it must name a SIF file"]
 
 
 def test_the_documentation_tells_every_returned_key(call, src, path):

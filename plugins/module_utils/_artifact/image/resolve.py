@@ -107,7 +107,7 @@ def network_of(params: Mapping[str, Any], prepare: Callable[[], object], hide: C
         try:
             credentials = credentials_from(params["image_auth_file"], reference.host) if reference else None
         except ValueError as error:
-            raise Refusal([f"image_{error}"]) from error
+            raise Refusal([Problem("", f"image_{error}".rstrip("."))]) from error
         if credentials:
             hide(credentials.password)
     return Network(credentials, params["image_no_https"], params["image_ca_path"], prepare=prepare)
@@ -247,7 +247,7 @@ def bring(image: Image, run: Run, network: Network, remember: Remember) -> Image
     try:
         applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network, remember)
     except (image_plan.ImageError, FetchError) as error:
-        raise Refusal([in_our_words(str(error))]) from error
+        raise Refusal([Problem("", in_our_words(str(error)).rstrip("."))]) from error
     return replace(image, sha256=applied.image.sha256, steps=None, warnings=(*image.warnings, *applied.warnings))
 
 

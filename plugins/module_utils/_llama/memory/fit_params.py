@@ -67,10 +67,8 @@ class DeviceTable:
     silent: str = ""
 
 
-def ask(argv: Sequence[str], image: str, slots: int, run: Run) -> DeviceTable:
+def ask(container: Sequence[str], server: str, arguments: Sequence[str], slots: int, run: Run) -> DeviceTable:
     """Run the tool for a launch's whole command line, in the same container with the same GPUs."""
-    place = argv.index(image) + 1
-    container, server, arguments = argv[:place], argv[place], argv[place + 1 :]
     # Without -np llama-server makes several slots, and the tool makes one.
     words = [*without(arguments, DROPPED), "-np", str(slots), "-fitp", "on"]
     shell = ["/bin/sh", "-c", SCRIPT, "sh", os.path.dirname(server) or ".", *words]

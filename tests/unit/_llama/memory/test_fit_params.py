@@ -54,7 +54,7 @@ def tool(path: Path, script: str, help_text: str = HELP) -> None:
 
 
 def ask(folder: Path, *arguments: str, slots: int = 4) -> fit_params.DeviceTable:
-    return fit_params.ask(["env", IMAGE, f"{folder}/llama-server", *arguments], IMAGE, slots, run)
+    return fit_params.ask(["env", IMAGE], f"{folder}/llama-server", arguments, slots, run)
 
 
 def test_the_table() -> None:
