@@ -52,7 +52,7 @@ INSTANCE = {
         {"args": ["--chat-template-file /home/operator/x.jinja"]},
         ["/home/operator/x.jinja", "inside the container"],
     ),
-    "an option that opens the host": ({"args": ["--tools all"]}, ["--tools lets callers", "into allow_options"]),
+    "an option that opens the host": ({"args": ["--tools all"]}, ["--tools lets clients", "into allow_options"]),
     "a variable that opens the host": ({"env": {"LLAMA_ARG_TOOLS": "all"}}, ["LLAMA_ARG_TOOLS", "into allow_options"]),
     "an unknown variable": ({"env": {"LLAMA_ARG_TOP_KK": "1"}}, ["LLAMA_ARG_TOP_KK", "Did you mean LLAMA_ARG_TOP_K?"]),
     "a variable that a flag ignores": (
@@ -110,7 +110,7 @@ TOLD = {
     ),
     "slots that divide the context": (
         {"args": ["--parallel 4"]},
-        ["--parallel 4 divides the context", "Add --kv-unified"],
+        ["4 slots divide the context", "Add --kv-unified"],
     ),
     "an option said twice": ({"args": ["--top-k 4", "--top_k 5"]}, ["'--top-k 4' and '--top_k 5' set the same option"]),
     "a variable without effect": (
