@@ -68,7 +68,7 @@ INSTANCE = {
         {"args": ["--temperatur 1", "--top-k 4x", "--load-mode fast", "-ctk q9"], "env": {"LLAMA_ARG_X": "1"}},
         ["5 problems", "--temperatur.", "'4x'", "'--load-mode fast'", "'q9'", "LLAMA_ARG_X"],
     ),
-    "an option that has its own place": ({"args": ["--port 1"]}, ["--port", "say it there"]),
+    "an option that has its own place": ({"args": ["--port 1"]}, ["--port", "Set it there"]),
     "a key in the process list": ({"args": ["--api-key secret"]}, ["--api-key", "api_key_file"]),
     "a key file that is not there": ({"api_key_file": "/home/operator/no.keys"}, ["/home/operator/no.keys"]),
     "an empty key file": ({"api_key_file": "/home/operator/empty.keys"}, ["/empty.keys", "accept every request"]),
