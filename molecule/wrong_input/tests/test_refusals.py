@@ -52,7 +52,7 @@ INSTANCE = {
         {"args": ["--chat-template-file /home/operator/x.jinja"]},
         ["/home/operator/x.jinja", "inside the container"],
     ),
-    "an option that opens the host": ({"args": ["--tools all"]}, ["--tools lets callers", "into allow_options"]),
+    "an option that opens the host": ({"args": ["--tools all"]}, ["--tools lets clients", "into allow_options"]),
     "a variable that opens the host": ({"env": {"LLAMA_ARG_TOOLS": "all"}}, ["LLAMA_ARG_TOOLS", "into allow_options"]),
     "an unknown variable": ({"env": {"LLAMA_ARG_TOP_KK": "1"}}, ["LLAMA_ARG_TOP_KK", "Did you mean LLAMA_ARG_TOP_K?"]),
     "a variable that a flag ignores": (
@@ -68,7 +68,7 @@ INSTANCE = {
         {"args": ["--temperatur 1", "--top-k 4x", "--load-mode fast", "-ctk q9"], "env": {"LLAMA_ARG_X": "1"}},
         ["5 problems", "--temperatur.", "'4x'", "'--load-mode fast'", "'q9'", "LLAMA_ARG_X"],
     ),
-    "an option that has its own place": ({"args": ["--port 1"]}, ["--port", "say it there"]),
+    "an option that has its own place": ({"args": ["--port 1"]}, ["--port", "Set it there"]),
     "a key in the process list": ({"args": ["--api-key secret"]}, ["--api-key", "api_key_file"]),
     "a key file that is not there": ({"api_key_file": "/home/operator/no.keys"}, ["/home/operator/no.keys"]),
     "an empty key file": ({"api_key_file": "/home/operator/empty.keys"}, ["/empty.keys", "accept every request"]),
@@ -110,7 +110,7 @@ TOLD = {
     ),
     "slots that divide the context": (
         {"args": ["--parallel 4"]},
-        ["--parallel 4 divides the context", "Add --kv-unified"],
+        ["4 slots divide the context", "Add --kv-unified"],
     ),
     "an option said twice": ({"args": ["--top-k 4", "--top_k 5"]}, ["'--top-k 4' and '--top_k 5' set the same option"]),
     "a variable without effect": (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .._artifact.image.inspect import option_head
 
-# Characters of a description; some are pages long.
+# Characters of a description that are kept; some are pages long.
 ABOUT = 240
 NAME = r"--?[A-Za-z][\w.-]*"
 NAMES = re.compile(rf"({NAME}(?:, *{NAME})*) *(.*)")
@@ -21,15 +21,15 @@ ENV = re.compile(r"\(env: (\w+)\)")
 # {none,layer,row}, [on|off|auto], <0|1>
 CHOICES = re.compile(r"\{([\w,+-]+)\}|\[(\w+(?:\|\w+)+)\]|<(\w+(?:\|\w+)+)>")
 ALLOWED = re.compile(r"allowed values: ([\w-]+(?:, [\w-]+)*)")
-# A line of the description for each of the values, though not always for all of them.
+# Some descriptions have a line for each value, though not always for all of them.
 TERM = re.compile(r"^ +- ([\w+-]+)(?: \([a-z]+\))?:", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option with all its names. hint: what the help has in place of a value, '' where the option takes none.
+    """One option with all its names. hint: the help's placeholder for the value, '' where the option takes none.
 
-    choices: all the words that it takes, where the help says so; terms: those that the help explains.
+    choices: all values, where the help lists them; terms: the values that the help explains.
     """
 
     names: tuple[str, ...]
@@ -41,14 +41,14 @@ class Option:
 
     @property
     def values(self) -> int:
-        """How many words follow it."""
+        """The number of words that follow it."""
         if not self.hint:
             return 0
         return 2 if re.fullmatch(r"[A-Z]+ [A-Z]+", self.hint) else 1
 
 
 def parse(text: str) -> tuple[Option, ...]:
-    """Every option in the text, in its order; empty for a text that is no such help."""
+    """Every option in the text, in its order; empty for a text of another layout."""
     found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
         head = option_head(line)

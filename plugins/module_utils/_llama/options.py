@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of llama-server's options before any image is asked: tables, and no logic. Variables stand beside them.
+"""Tables of llama-server's options, known before an image is read. A variable is listed with its option.
 
 Private to gpufleet.llamacpp; may change at any time. Names: llama.cpp common/arg.cpp, builds 10434 to 11669.
 """
@@ -9,34 +9,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def _each(table: Mapping[str, str]) -> dict[str, str]:
+def _each(table: Mapping[str, T]) -> dict[str, T]:
     """One entry for each of the names that share a line."""
-    return {name: what for names, what in table.items() for name in names.split()}
+    return {name: value for names, value in table.items() for name in names.split()}
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_DOWNLOADS = "an instance serves files of the host; bring them with gguf_model, and name the model in model"
-_EXITS = "it prints and exits"
-# What would keep llama-server from being what an instance is, each with what to do instead.
+@dataclass(frozen=True)
+class Unusable:
+    """Why an option cannot be used with an instance (a phrase), and what to do instead (a sentence)."""
+
+    why: str
+    remedy: str
+
+
+_DOWNLOADS = Unusable("an instance serves files of the host", "Fetch it with gguf_model, and name the file.")
+_EXITS = Unusable("it prints and exits", "Remove it.")
 UNUSABLE = _each(
     {
-        "--api-key LLAMA_API_KEY": "it shows the key to every user in the process list or in run.sh; put it into a "
-        "file and use api_key_file",
-        "-hft --hf-token HF_TOKEN": "it shows the token to every user in the process list or in run.sh; gguf_model "
-        "brings the model",
-        "--embeddings --embedding --rerank --reranking LLAMA_ARG_EMBEDDINGS LLAMA_ARG_RERANKING": "the proof of an "
-        "instance is a completion, which such a server does not give",
-        "--api-prefix LLAMA_ARG_API_PREFIX": "the probes expect /health and /v1 at the root; put the prefix into the "
-        "proxy in front",
-        "--ssl-key-file --ssl-cert-file LLAMA_ARG_SSL_KEY_FILE LLAMA_ARG_SSL_CERT_FILE": "the probes speak plain HTTP; "
-        "end TLS in a proxy in front",
-        "--models-dir --models-preset LLAMA_ARG_MODELS_DIR LLAMA_ARG_MODELS_PRESET": "an instance serves one model; "
-        "declare one instance for each",
+        "--api-key LLAMA_API_KEY": Unusable(
+            "every user can see the key in the process list or in run.sh",
+            "Write the key into a file and use api_key_file.",
+        ),
+        "-hft --hf-token HF_TOKEN": Unusable(
+            "every user can see the token in the process list or in run.sh", "Fetch the model with gguf_model."
+        ),
+        "--embeddings --embedding --rerank --reranking LLAMA_ARG_EMBEDDINGS LLAMA_ARG_RERANKING": Unusable(
+            "the gate needs a completion, and such a server gives none", "Remove it."
+        ),
+        "--api-prefix LLAMA_ARG_API_PREFIX": Unusable(
+            "the health check and the gate use /health and /v1 at the root", "Put the prefix into the proxy in front."
+        ),
+        "--ssl-key-file --ssl-cert-file LLAMA_ARG_SSL_KEY_FILE LLAMA_ARG_SSL_CERT_FILE": Unusable(
+            "the health check and the gate use plain HTTP", "Terminate TLS in a proxy in front of the server."
+        ),
+        "--models-dir --models-preset LLAMA_ARG_MODELS_DIR LLAMA_ARG_MODELS_PRESET": Unusable(
+            "an instance serves one model", "Declare one instance for each model."
+        ),
         "-hf -hfr --hf-repo -hff --hf-file LLAMA_ARG_HF_REPO LLAMA_ARG_HF_FILE": _DOWNLOADS,
         "-mu --model-url -dr --docker-repo LLAMA_ARG_MODEL_URL LLAMA_ARG_DOCKER_REPO": _DOWNLOADS,
         "-hfd -hfrd --hf-repo-draft --spec-draft-hf LLAMA_ARG_SPEC_DRAFT_HF_REPO": _DOWNLOADS,
@@ -45,30 +62,30 @@ UNUSABLE = _each(
         "--fim-qwen-7b-spec --fim-qwen-14b-spec --fim-qwen-30b-default --gpt-oss-20b-default": _DOWNLOADS,
         "--gpt-oss-120b-default --vision-gemma-4b-default --vision-gemma-12b-default": _DOWNLOADS,
         "-h --help --usage --version --list-devices -cl --cache-list --completion-bash": _EXITS,
-        "CUDA_DEVICE_ORDER": "GPU numbers are always those of nvidia-smi; name the GPUs in gpus",
-        "CUDA_VISIBLE_DEVICES": "the container would not see the GPUs; name them in gpus",
+        "CUDA_DEVICE_ORDER": Unusable("GPU numbers are always those of nvidia-smi", "Name the GPUs in gpus."),
+        "CUDA_VISIBLE_DEVICES": Unusable("it would hide GPUs from the container", "Name the GPUs in gpus."),
     }
 )
 
-# What gives whoever can send a request more than the model: only where the operator allows it by its first name.
+# Options that give API clients access beyond the model; each must be listed in allow_options, by its first name.
 _OPENS = {
-    "--tools LLAMA_ARG_TOOLS": "lets callers have the model run commands and write files",
-    "--agent -ag LLAMA_ARG_AGENT": "lets callers have the model run commands and write files",
-    "--mcp-servers-config LLAMA_ARG_MCP_SERVERS_CONFIG": "lets callers use the programs that it names",
-    "--mcp-servers-json LLAMA_ARG_MCP_SERVERS_JSON": "lets callers use the programs that it names",
-    "--ui-mcp-proxy --webui-mcp-proxy LLAMA_ARG_UI_MCP_PROXY": "lets callers reach the network from this host",
-    "--rpc LLAMA_ARG_RPC": "hands memory and computing to servers that ask for no password and encrypt nothing",
-    "--slot-save-path LLAMA_ARG_SLOT_SAVE_PATH": "lets callers write, read and remove files in its folder",
-    "--media-path": "lets callers read the files in its folder",
-    "--path LLAMA_ARG_STATIC_PATH": "shows the files in its folder to everybody, also where there are keys",
-    "--props LLAMA_ARG_ENDPOINT_PROPS": "lets callers change the server's settings for all others",
-    "--log-prompts-dir": "writes down what every caller asks",
+    "--tools LLAMA_ARG_TOOLS": "lets clients have the model run commands and write files",
+    "--agent -ag LLAMA_ARG_AGENT": "lets clients have the model run commands and write files",
+    "--mcp-servers-config LLAMA_ARG_MCP_SERVERS_CONFIG": "lets clients use the programs that it names",
+    "--mcp-servers-json LLAMA_ARG_MCP_SERVERS_JSON": "lets clients use the programs that it names",
+    "--ui-mcp-proxy --webui-mcp-proxy LLAMA_ARG_UI_MCP_PROXY": "lets clients reach the network from this host",
+    "--rpc LLAMA_ARG_RPC": "gives memory and computation to servers without password and encryption",
+    "--slot-save-path LLAMA_ARG_SLOT_SAVE_PATH": "lets clients write, read and delete files in its folder",
+    "--media-path": "lets clients read the files in its folder",
+    "--path LLAMA_ARG_STATIC_PATH": "serves the files in its folder to everyone, even where there are API keys",
+    "--props LLAMA_ARG_ENDPOINT_PROPS": "lets clients change the server's settings for all others",
+    "--log-prompts-dir": "writes every prompt into files",
 }
 
 
 @dataclass(frozen=True)
 class Opening:
-    """An option that opens the host to callers: the name by which it is allowed, and what it does."""
+    """An option that must be allowed: the name to allow it by, and what it does."""
 
     name: str
     does: str
@@ -76,7 +93,7 @@ class Opening:
 
 OPENS = {name: Opening(names.split()[0], does) for names, does in _OPENS.items() for name in names.split()}
 
-# What newer builds know no more, each with what they have instead.
+# Options that newer builds no longer have, each with its replacement.
 REPLACED = _each(
     {
         "--mlock LLAMA_ARG_MLOCK": "--load-mode mlock",
@@ -88,15 +105,15 @@ REPLACED = _each(
     }
 )
 
-# Already by being parsed, --log-file truncates its file and --rpc connects to its servers.
+# Parsing alone makes --log-file truncate its file and --rpc connect to its servers.
 SIDE_EFFECTS = ("--log-file", "--rpc")
-# Said more than once, these add up; of all others the last one counts.
+# Given more than once, these add up. Of all others the last one counts.
 LISTS = _words(
     """--lora --lora-scaled --control-vector --control-vector-scaled --override-kv --override-tensor --logit-bias
     --dry-sequence-breaker --spec-draft-override-tensor"""
 )
-# A number, or one of two words.
+# These take a number, auto or all.
 LAYERS = _words("--gpu-layers --spec-draft-ngl --n-gpu-layers-draft")
-# What llama-server takes for a switch (is_truthy and is_falsey).
+# Values of a switch (is_truthy and is_falsey in llama.cpp).
 ON = ("on", "enabled", "true", "1")
 OFF = ("off", "disabled", "false", "0")

@@ -41,7 +41,7 @@ def check_pitfalls(
     if metadata is not None:
         problems += _latent_types(metadata, options)
         warnings += _beyond(options, words, trained) + _old_file(metadata, options, trained)
-    warnings += _slots(options, words, env, trained)
+    warnings += _slots(spec, options, words, trained)
     return problems, warnings
 
 
@@ -82,8 +82,9 @@ def _beyond(options: MemoryOptions, words: Sequence[str], trained: int | None) -
     ]
 
 
-def _slots(options: MemoryOptions, words: Sequence[str], env: Mapping[str, str], trained: int | None) -> list[str]:
+def _slots(spec: Spec, options: MemoryOptions, words: Sequence[str], trained: int | None) -> list[str]:
     """An explicit number of slots divides the context; llama-server's own default shares it."""
+    env = dict(spec.env)
     value = value_of(words, *memory_options.PARALLEL) or env.get("LLAMA_ARG_N_PARALLEL")
     context = options.context or trained
     unified = flag(words, ("-kvu", "--kv-unified"), ("-no-kvu", "--no-kv-unified"))
@@ -91,9 +92,11 @@ def _slots(options: MemoryOptions, words: Sequence[str], env: Mapping[str, str],
         unified = env.get("LLAMA_ARG_KV_UNIFIED", OFF[0]) in ON
     if not value or not value.lstrip("+").isdigit() or options.slots < 2 or unified or not context:
         return []
+    option = "args" if spec.value("parallel") is None else "parallel"
+    each = context // options.slots
     return [
-        f"args: --parallel {options.slots} divides the context: each request gets {context // options.slots} of "
-        f"{context} tokens. Add --kv-unified to share the context, or raise context_size."
+        f"{option}: {options.slots} slots divide the context: each request gets {each} of {context} tokens. Add "
+        "--kv-unified to args to share the context, or raise context_size."
     ]
 
 

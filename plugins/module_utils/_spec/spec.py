@@ -180,7 +180,8 @@ def _check_option(where: str, shown: str, name: str, allowed: Sequence[str], own
     if name in owned:
         return [Problem(where, f"{shown} is what the option {owned[name]} is for", "Set it there.")]
     if name in UNUSABLE:
-        return [Problem(where, f"{shown} cannot be used: {UNUSABLE[name]}")]
+        unusable = UNUSABLE[name]
+        return [Problem(where, f"{shown} cannot be used: {unusable.why}", unusable.remedy)]
     if name in OPENS and OPENS[name].name not in allowed:
         opening = OPENS[name]
         remedy = f"If that is wanted, write {opening.name} into allow_options; else take it out."

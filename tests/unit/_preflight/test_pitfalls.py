@@ -110,6 +110,7 @@ def test_a_context_beyond_the_training() -> None:
     ("changes", "each"),
     [
         ({"args": ["--parallel 4"]}, 1024),
+        ({"parallel": 4}, 1024),
         ({"args": ["-np 3", "--no-kv-unified"]}, 1365),
         ({"env": {"LLAMA_ARG_N_PARALLEL": "2"}}, 2048),
         ({"args": ["-np 2"], "context_size": 0}, 4096),
@@ -125,6 +126,8 @@ def test_slots_that_divide_the_context(changes: dict[str, Any], each: int | None
     found = warnings(LLAMA, **changes)
     assert len(found) == (each is not None)
     assert all(f"each request gets {each} of " in warning and "Add --kv-unified" in warning for warning in found)
+    option = "parallel" if "parallel" in changes else "args"
+    assert all(warning.startswith(f"{option}: ") for warning in found)
 
 
 def test_cache_types_of_a_model_with_one_row_for_both() -> None:

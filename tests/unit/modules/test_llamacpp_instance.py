@@ -138,7 +138,7 @@ def test_port_and_arguments_are_refused_together(
         }
         result = run_module(llamacpp_instance, {**options, **changes})
     assert result["failed"]
-    assert "1. args: --tools lets callers" in result["msg"]
+    assert "1. args: --tools lets clients" in result["msg"]
     assert f"2. port: {changes['port']} is in use by pid {os.getpid()}" in result["msg"]
     assert "3. args: unknown option --tempp. Did you mean --temp?" in result["msg"]
     assert not (tmp_path / "home").exists()

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model takes on each GPU, from its GGUF header alone, where the image has no tool that tells. An estimate.
+"""Estimate the memory that a model takes on each GPU, from its GGUF header alone.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-Which layer goes where follows llama.cpp (llama-model.cpp, load_tensors); what computing takes is a rule of thumb.
+It is used where the image has no llama-fit-params. The placement of layers follows llama.cpp (llama-model.cpp,
+load_tensors); the memory for computation is a rule of thumb.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from .fit_params import HOST, Device
 from .options import MemoryOptions
 
 MIB = 1 << 20
-# Added to a figure out of this file before it is compared with anything.
+# Added to an estimate before it is compared with anything.
 MARGIN = 0.15
-# Scratch memory of a device that computes, beside the logits.
+# Scratch memory of a device that computes, without the logits.
 SCRATCH = 256 * MIB
 LAYER = re.compile(r"blk\.(\d+)\.")
 EXPERTS = re.compile(r"_(?:ch)?exps\.")
@@ -46,14 +47,14 @@ def estimate(parts: Sequence[Gguf], options: MemoryOptions, free: Sequence[int])
             on_host = layer < options.expert_layers and EXPERTS.search(tensor.name)
             model[host if on_host else homes[min(layer, layers)]] += tensor.size
         elif tensor.name.startswith("token_embd."):
-            # The table of tokens stays on the host.
+            # The token table stays on the host.
             embedding += tensor.size
             model[host] += tensor.size
         else:
             has_output = has_output or tensor.name.startswith("output.")
             model[homes[layers]] += tensor.size
     if not has_output and homes[layers] != host:
-        # The table of tokens serves as the output matrix too, and is there twice.
+        # The token table is also the output matrix, so it is loaded twice.
         model[homes[layers]] += embedding
     for layer in range(layers):
         context[homes[layer] if options.cache_on_gpu else host] += _cache(parts, options) // layers
@@ -77,7 +78,7 @@ def _cache(parts: Sequence[Gguf], options: MemoryOptions) -> int:
 
 
 def _homes(layers: int, options: MemoryOptions, free: Sequence[int]) -> list[int]:
-    """The device of each layer, by its place in ``free``, and of the output behind them; len(free) is the host."""
+    """The device of each layer, as an index of ``free``, and of the output after them; len(free) is the host."""
     host, units = len(free), layers + 1
     wanted = units if options.layers is None else min(options.layers, units)
     if not free or wanted <= 0:
@@ -85,19 +86,19 @@ def _homes(layers: int, options: MemoryOptions, free: Sequence[int]) -> list[int
     weights = _weights(options, free)
     edges = [edge / sum(weights) for edge in accumulate(weights)]
     first = units - wanted
-    # What lies beyond the last edge by rounding belongs to the last device that has a share.
+    # Rounding can put a layer beyond the last edge: it belongs to the last device that has a share.
     last = max(place for place, weight in enumerate(weights) if weight > 0)
     placed = [min(bisect_right(edges, (unit - first) / wanted), last) for unit in range(first, units)]
     return [host] * first + placed
 
 
 def _weights(options: MemoryOptions, free: Sequence[int]) -> list[float]:
-    """The share of each GPU: what -ts says, or else as much as is free on each."""
+    """The share of each GPU: that of -ts, or else in proportion to the free memory."""
     if options.split_mode == "none":
         chosen = options.main_gpu if options.main_gpu < len(free) else 0
         return [float(place == chosen) for place in range(len(free))]
-    told = [*options.split, *([0.0] * len(free))][: len(free)]
-    shares = told if any(told) else [float(size) for size in free]
+    given = [*options.split, *([0.0] * len(free))][: len(free)]
+    shares = given if any(given) else [float(size) for size in free]
     return shares if any(share > 0 for share in shares) else [1.0] * len(free)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of llama-server's arguments decides how much memory it takes, and where. Pure.
+"""The arguments of llama-server that decide how much memory it takes, and on which device. Pure.
 
 Private to gpufleet.llamacpp; may change at any time. Names and defaults: llama.cpp common/arg.cpp and common/common.h.
 """
@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from ..argv import flag, number, value_of
 from ..options import ON
 
-# Slots that llama-server makes where it may choose (tools/server/server.cpp).
+# Slots that llama-server makes by default (tools/server/server.cpp).
 AUTO_SLOTS = 4
-# MiB of host memory in which it keeps the prompts of earlier requests.
+# MiB of host memory for the prompts of earlier requests, by default.
 CACHE_RAM = 8192
 PARALLEL = ("-np", "--parallel")
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """The arguments' meaning. context 0: the model's own; layers None: llama-server chooses, ``all`` is 9999.
+    """The arguments, as numbers. context 0: the model's own; layers None: llama-server chooses, ``all`` is 9999.
 
-    cache_ram in MiB, -1 without a bound. expert_layers: how many layers, from the first, keep their experts on the CPU.
+    cache_ram in MiB, -1 for no limit. expert_layers: the number of layers, from the first, whose experts stay on the
+    CPU.
     """
 
     context: int
@@ -49,12 +50,12 @@ class MemoryOptions:
 
     @property
     def adapts(self) -> bool:
-        """Whether llama-server takes fewer layers or a smaller context where the memory is short, and goes on."""
+        """Whether llama-server uses fewer layers or a smaller context where the memory is short."""
         return self.fits and (self.layers is None or not self.context_is_set)
 
 
 def parse(arguments: Sequence[str], env: Mapping[str, str]) -> MemoryOptions:
-    """The options in llama-server's arguments, or else in its environment."""
+    """Read the options in llama-server's arguments, or else in its environment."""
 
     def text(variable: str, *names: str) -> str | None:
         return value_of(arguments, *names) or env.get(f"LLAMA_ARG_{variable}")
@@ -92,7 +93,7 @@ def parse(arguments: Sequence[str], env: Mapping[str, str]) -> MemoryOptions:
 
 
 def _split(text: str | None) -> tuple[float, ...]:
-    """The proportions of -ts, whose separators are commas and slashes; empty where there are none."""
+    """The proportions of -ts, separated by commas or slashes; empty where there are none."""
     try:
         return tuple(float(part) for part in (text or "").replace("/", ",").split(",") if part)
     except ValueError:
