@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_and_one_that_is_lost_at_once() -> None:
     ("code", "end"), [(18, "The driver does not match."), (12, "Without gpus the server runs on the CPU.")]
 )
 def test_a_driver_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch, code: int, end: str) -> None:
-    monkeypatch.setattr(gpu.nvml_errors, "pci_gpus", lambda: 0)
+    monkeypatch.setattr(gpu.errors, "pci_gpus", lambda: 0)
     seen = look(gpu.NvmlUnavailable("The driver does not match.", code), ["0"])
     assert str(seen.problems[0]).startswith("gpus: 0 cannot be used. The driver does not match.")
     assert str(seen.problems[0]).endswith(end)
