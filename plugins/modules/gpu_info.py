@@ -211,7 +211,7 @@ gpus:
       description: Why the GPU does not answer and what to do. V(null) on a GPU that does.
       returned: success
       type: str
-      sample: "GPU 2 is lost: it does not answer on the PCI bus any more (NVML 15). Reboot the host; ..."
+      sample: "GPU 2 is lost: it no longer answers on the PCI bus (NVML 15). Reboot the host; ..."
 links:
   description: How each two GPUs that answer reach each other.
   returned: success

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The container runtime, Apptainer or Singularity: where it is, and what it runs out of an image.
+"""The container runtime: Apptainer or Singularity, and how its containers are isolated.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -11,28 +11,29 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 
+# Runs an argument list; returns exit status, standard output and standard error.
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
-# Sites install the runtime outside the short PATH that a command over ssh gets.
+# Some sites install the runtime outside the short PATH of a command over ssh.
 SEARCH = ("/usr/local/bin", "/usr/bin", "/bin", "/opt/apptainer/bin", "/opt/singularity/bin")
 
-# Where llama-server lies in the images that are about: the operator's own, the official one, Debian's packages.
+# The path of llama-server in common images: the operator's own, the official one, and one of Debian's packages.
 SERVER_PATHS = ("/opt/llama.cpp/build/bin/llama-server", "/app/llama-server", "/usr/bin/llama-server")
 
-# Binding these makes HTTPS from inside the container trust what the host trusts (RHEL keeps them in /etc/pki).
+# With these, HTTPS in the container trusts the authorities that the host trusts; RHEL has them in /etc/pki.
 CERTIFICATES = ("/etc/ssl/certs", "/etc/pki")
 
-# Apptainer evaluates $(...) in values of --env unless told not to; without --cleanenv the host's LLAMA_ARG_* would
-# reach llama-server, and with the home folder mounted so would ~/.config/llama.cpp/config.ini.
+# Without --no-eval Apptainer evaluates $(...) in values of --env. Without --cleanenv the host's LLAMA_ARG_* would reach
+# llama-server, and without --no-home ~/.config/llama.cpp/config.ini would.
 ISOLATION = ("--no-eval", "--cleanenv", "--no-home", "--pwd", "/")
 
 
 def find() -> str | None:
-    """Absolute path of apptainer, or else of singularity; None where the host has neither."""
+    """Absolute path of apptainer, or else of singularity; None if the host has neither."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *SEARCH])
     return shutil.which("apptainer", path=path) or shutil.which("singularity", path=path)
 
 
 def certificate_binds() -> list[str]:
-    """Bind specifications for the host's certificate folders that exist."""
+    """Bind options for the host's certificate folders that exist."""
     return [f"{folder}:{folder}:ro" for folder in CERTIFICATES if os.path.isdir(folder)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 from .._host import process, runner
@@ -68,7 +68,7 @@ class GpuCheck:
 
     uuids: tuple[str, ...] | None = ()
     gpus: tuple[Gpu, ...] = ()
-    problems: tuple[Problem | str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -123,7 +123,7 @@ def check_gpus(
     if isinstance(reading, NvmlUnavailable):
         return _unread(spec, reading, last)
     chosen, wrong = resolve(spec.gpus, reading)
-    problems: list[Problem | str] = [f"gpus: {problem}" for problem in wrong]
+    problems = [replace(problem, option="gpus") for problem in wrong]
     warnings = _moved(spec, chosen, last)
     usable = [gpu for gpu in chosen if not gpu.error]
     for gpu in usable:

@@ -14,18 +14,25 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import lay
 
 PLUGINS = Path(layout.__file__).parents[2]
 NAMES = {name: value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
-# A word without a dot or slash is a path only where it stands alone: "shared" may be a word of a sentence.
+# A word without a dot or slash, such as "run", is a path only as an argument of os.path.join.
 WORDS = {value for value in NAMES.values() if value.isalpha()}
 PARTS = {*NAMES.values(), "/opt/llamacpp", "~/llamacpp", "/run/llamacpp-", "llamacpp-", ".lock", ".removed"} - WORDS
 
 
 def spelled(source: str) -> Iterator[str]:
     """The paths of the layout that a program spells itself. A literal with a blank is a sentence or a template."""
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    joined = [
+        argument
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "os.path.join"
+        for argument in call.args
+    ]
+    for node in ast.walk(tree):
         value = node.value if isinstance(node, ast.Constant) else None
         if not isinstance(value, str) or " " in value or "\n" in value:
             continue
-        if value.strip("/") in WORDS or any(part in value for part in PARTS):
+        if (value.strip("/") in WORDS and node in joined) or any(part in value for part in PARTS):
             yield f"line {node.lineno}: {value}"
 
 

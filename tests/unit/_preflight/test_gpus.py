@@ -73,18 +73,18 @@ def test_without_gpus_nothing_is_asked() -> None:
 
 
 def test_a_gpu_that_is_not_there_and_one_that_is_lost_at_once() -> None:
-    lost = gpu.Gpu(index=2, error="GPU 2 is lost: it does not answer on the PCI bus any more (NVML 15).")
+    lost = gpu.Gpu(index=2, error=gpu.errors.of_gpu(gpu.errors.GPU_IS_LOST, "", 2))
     seen = look([FOUR[0], FOUR[1], lost], ["0", "2", "7"])
     assert len(seen.problems) == 2
-    assert seen.problems[0].startswith("gpus: GPU 2 is lost")
-    assert seen.problems[1].startswith('gpus: There is no GPU "7": this host has 0 (GPU-0aaa)')
+    assert str(seen.problems[0]).startswith("gpus: GPU 2 is lost")
+    assert str(seen.problems[1]).startswith('gpus: There is no GPU "7": this host has 0 (GPU-0aaa)')
 
 
 @pytest.mark.parametrize(
     ("code", "end"), [(18, "The driver does not match."), (12, "Without gpus the server runs on the CPU.")]
 )
 def test_a_driver_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch, code: int, end: str) -> None:
-    monkeypatch.setattr(gpu.nvml_errors, "pci_gpus", lambda: 0)
+    monkeypatch.setattr(gpu.errors, "pci_gpus", lambda: 0)
     seen = look(gpu.NvmlUnavailable("The driver does not match.", code), ["0"])
     assert str(seen.problems[0]).startswith("gpus: 0 cannot be used. The driver does not match.")
     assert str(seen.problems[0]).endswith(end)

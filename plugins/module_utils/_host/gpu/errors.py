@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""NVML's errors in words: what is wrong with the driver or with one GPU, and what to do.
+"""NVML's error codes as problems of the driver or of one GPU, each with its remedy.
 
 Private to gpufleet.llamacpp; may change at any time. Codes: nvml.h.
 """
@@ -11,6 +11,7 @@ import contextlib
 import glob
 import os
 
+from ..._result import Problem
 from .. import process
 
 NO_PERMISSION = 4
@@ -23,76 +24,96 @@ OPERATING_SYSTEM = 17
 VERSION_MISMATCH = 18
 UNKNOWN = 999
 
-KERNEL_LOG = "The kernel's messages say more: `dmesg | grep -iE 'xid|nvrm'`."
+KERNEL_LOG = "The kernel's log says more: `dmesg | grep -iE 'xid|nvrm'`."
+
+# By NVML's code: why NVML does not work on this host, and what to do.
+DRIVER = {
+    LIBRARY_NOT_FOUND: (
+        "This host has no NVIDIA driver (no libnvidia-ml.so.1), and {bus}",
+        "To use GPUs, install NVIDIA's driver.",
+    ),
+    DRIVER_NOT_LOADED: (
+        "NVIDIA's library is installed, but its kernel driver is not loaded, and {bus}",
+        "To use GPUs, load it (`modprobe nvidia` as root). After a kernel update it may have to be built again. {log}",
+    ),
+    VERSION_MISMATCH: (
+        "NVIDIA's kernel driver ({kernel}) and library ({library}) do not match: the driver was updated while the old "
+        "one was loaded",
+        "Reboot the host, or stop everything that uses a GPU and reload the nvidia kernel modules. A retry is useless.",
+    ),
+    NO_PERMISSION: (
+        "User {user} may not use the GPUs (NVML 4)",
+        "Look at `ls -l /dev/nvidia*`: the user needs read and write access, usually through a group such as video or "
+        "render.",
+    ),
+    OPERATING_SYSTEM: (
+        "The operating system blocks access to the GPUs (NVML 17), usually by a device rule of this service or "
+        "container (PrivateDevices=, DevicePolicy=)",
+        "Allow /dev/nvidia* there.",
+    ),
+    UNKNOWN: (
+        'NVIDIA\'s driver answers "unknown error" (NVML 999)',
+        "The device nodes may be missing (`nvidia-modprobe -c 0 -u` as root creates them), or a GPU has failed. {log} "
+        "If nothing helps, reboot the host.",
+    ),
+}
+OTHER_DRIVER = ("NVIDIA's driver does not answer: {name} (NVML {code})", "{log}")
+
+# By NVML's code: why one GPU does not answer, and what to do.
+GPU = {
+    GPU_IS_LOST: (
+        "GPU {index} is lost: it no longer answers on the PCI bus (NVML 15)",
+        "Reboot the host; if it is lost again, check its power, cooling and seat. Until then name the other GPUs by "
+        "UUID. {log}",
+    ),
+    RESET_REQUIRED: (
+        "GPU {index} needs a reset (NVML 16)",
+        "Stop what uses it, then run `nvidia-smi --gpu-reset -i {index}` as root, or reboot the host. {log}",
+    ),
+    NO_PERMISSION: (
+        "User {user} may not use GPU {index} (NVML 4)",
+        "Look at `ls -l /dev/nvidia*`: the user needs read and write access.",
+    ),
+    FUNCTION_NOT_FOUND: (
+        "The driver is too old to report the memory of GPU {index} (NVML 13)",
+        "Install driver 510 or newer.",
+    ),
+}
+OTHER_GPU = ("GPU {index} does not answer: {name} (NVML {code})", "{log} If it stays so, reboot the host.")
 
 
 def pci_gpus(devices: str = "/sys/bus/pci/devices") -> int:
-    """How many GPUs of NVIDIA's are on the PCI bus, with or without a driver."""
+    """The number of NVIDIA GPUs on the PCI bus, with or without a driver."""
     found = 0
     for folder in glob.glob(f"{devices}/*"):
         with contextlib.suppress(OSError):
-            # 10de is NVIDIA; class 03 is a display controller, and data-centre GPUs are 0302.
+            # 10de is NVIDIA; class 03 is a display controller, and data center GPUs are 0302.
             found += _line(f"{folder}/vendor") == "0x10de" and _line(f"{folder}/class").startswith("0x03")
     return found
 
 
-def of_nvml(code: int, name: str = "", library_version: str | None = None) -> str:
-    """Why NVML as a whole does not work on this host; name is NVML's own for the code."""
-    if code == LIBRARY_NOT_FOUND:
-        return (
-            f"This host has no NVIDIA driver (no libnvidia-ml.so.1), and {_on_the_bus()}. "
-            "To use GPUs, install NVIDIA's driver."
-        )
-    if code == DRIVER_NOT_LOADED:
-        return (
-            f"NVIDIA's library is installed, but its kernel driver is not loaded, and {_on_the_bus()}. To use GPUs, "
-            "load it (`modprobe nvidia` as root); after a kernel update it may have to be built again. " + KERNEL_LOG
-        )
-    if code == VERSION_MISMATCH:
-        return (
-            f"NVIDIA's kernel driver ({_kernel_version()}) and library ({library_version or 'version unknown'}) do not "
-            "match: the driver was updated while the old one was loaded. Reboot the host, or stop everything that uses "
-            "a GPU and reload the nvidia kernel modules. Trying again does not help."
-        )
-    if code == NO_PERMISSION:
-        return (
-            f"User {process.user_name(os.geteuid())} may not use the GPUs (NVML 4). Look at `ls -l /dev/nvidia*`: the "
-            "user needs to read and write there, usually by a group such as video or render."
-        )
-    if code == OPERATING_SYSTEM:
-        return (
-            "The operating system blocks access to the GPUs (NVML 17), usually by a device rule of the service or "
-            "container that this runs in (PrivateDevices=, DevicePolicy=). Allow /dev/nvidia* there."
-        )
-    if code == UNKNOWN:
-        return (
-            'NVIDIA\'s driver answers "unknown error" (NVML 999). The device nodes may be missing '
-            "(`nvidia-modprobe -c 0 -u` as root makes them), or a GPU has failed. "
-            f"{KERNEL_LOG} If nothing helps, reboot the host."
-        )
-    return f"NVIDIA's driver cannot be asked: {name} (NVML {code}). {KERNEL_LOG}"
+def of_driver(code: int, name: str = "", library_version: str | None = None) -> Problem:
+    """Why NVML does not work on this host. ``name`` is NVML's own name for the code."""
+    library = library_version or "version unknown"
+    return _problem(
+        DRIVER.get(code, OTHER_DRIVER),
+        code=code,
+        name=name,
+        library=library,
+        kernel=_kernel_version(),
+        bus=_on_the_bus(),
+    )
 
 
-def of_gpu(code: int, name: str, index: int) -> str:
-    """Why this one GPU does not answer; name is NVML's own for the code."""
-    if code == GPU_IS_LOST:
-        return (
-            f"GPU {index} is lost: it does not answer on the PCI bus any more (NVML 15). Reboot the host; if it is "
-            f"lost again, check its power, cooling and seat. Until then name the other GPUs by UUID. {KERNEL_LOG}"
-        )
-    if code == RESET_REQUIRED:
-        return (
-            f"GPU {index} needs a reset (NVML 16). Stop what uses it, then run `nvidia-smi --gpu-reset -i {index}` as "
-            f"root, or reboot the host. {KERNEL_LOG}"
-        )
-    if code == NO_PERMISSION:
-        user = process.user_name(os.geteuid())
-        return (
-            f"User {user} may not use GPU {index} (NVML 4). Look at `ls -l /dev/nvidia*`: who may read and write there?"
-        )
-    if code == FUNCTION_NOT_FOUND:
-        return f"The driver is too old to tell the memory of GPU {index} (NVML 13): 510 or newer is needed."
-    return f"GPU {index} does not answer: {name} (NVML {code}). {KERNEL_LOG} If it stays so, reboot the host."
+def of_gpu(code: int, name: str, index: int) -> Problem:
+    """Why this one GPU does not answer. ``name`` is NVML's own name for the code."""
+    return _problem(GPU.get(code, OTHER_GPU), code=code, name=name, index=index)
+
+
+def _problem(templates: tuple[str, str], **values: object) -> Problem:
+    values.update(user=process.user_name(os.geteuid()), log=KERNEL_LOG)
+    text, remedy = (template.format(**values) for template in templates)
+    return Problem("", text, remedy)
 
 
 def _on_the_bus() -> str:

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One reading of NVML through nvidia-ml-py, as plain data.
+"""What NVML reports through nvidia-ml-py, as plain data.
 
-Private to gpufleet.llamacpp; may change at any time.
-
-Calls and codes: nvml.h. It may hang in the driver, so gpu.py runs it in a process of its own.
+Private to gpufleet.llamacpp; may change at any time. Calls and codes: nvml.h. A call may hang in the driver, so read.py
+makes them in a child process.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from .. import process
-from . import errors as nvml_errors
+from . import errors
 
 try:
     import pynvml
@@ -24,9 +24,9 @@ except ImportError:
 
 INSUFFICIENT_SIZE = 7
 
-# Answers that mean "this GPU or driver cannot tell", not "this GPU is sick": invalid argument, not supported,
-# no permission, function not found, argument version mismatch, deprecated.
-CANNOT_TELL = (2, 3, 4, 13, 25, 26)
+# Errors that mean that this GPU or driver does not know the value, and not that the GPU is broken: invalid argument,
+# not supported, no permission, function not found, argument version mismatch, deprecated.
+NOT_KNOWN = (2, 3, 4, 13, 25, 26)
 
 COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 PATHS = {0: "same_board", 10: "pcie_switch", 20: "pcie_switches", 30: "host_bridge", 40: "numa_node", 50: "system"}
@@ -36,7 +36,7 @@ P2P_READ, P2P_NVLINK = 0, 2  # as numbers: pynvml 13.615's NVML_P2P_CAPS_INDEX_R
 
 
 def library_present() -> bool:
-    """Whether the driver's library can be loaded. It is not initialised: as root that could make device nodes."""
+    """Whether the driver's library can be loaded. It is not initialized: for root, that could create device nodes."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -44,27 +44,28 @@ def library_present() -> bool:
     return True
 
 
-def answer(facts: bool = True) -> dict[str, Any]:
-    """The reading: driver_version, cuda_version, gpus and links; or code and message where NVML cannot be started.
+def query(facts: bool = True) -> dict[str, Any]:
+    """driver_version, cuda_version, gpus and links; or code and problem if NVML cannot be initialized.
 
-    Without facts, of each GPU only what it is, its memory and its processes: a sixth of the calls.
-    NVML is not shut down afterwards: the process that called this ends next.
+    Without ``facts``, each GPU has only its identity, memory and processes, which is a sixth of the calls. NVML is not
+    shut down, because the process that calls this ends next.
     """
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError as error:
-        return {"code": error.value, "message": nvml_errors.of_nvml(error.value, str(error), _library_version())}
+        problem = errors.of_driver(error.value, str(error), _library_version())
+        return {"code": error.value, "problem": asdict(problem)}
     handles: dict[int, Any] = {}
     gpus = [_gpu(index, handles, facts) for index in range(count)]
-    # NVML promises no order. A lost GPU has no address to sort by: then NVML's order, in practice the same, stays.
+    # NVML guarantees no order. A lost GPU has no address to sort by; then NVML's order, in practice the same, stays.
     if all("pci_bus_id" in gpu for gpu in gpus):
         gpus.sort(key=lambda gpu: gpu["pci_bus_id"])
     by_place = [(place, handles.get(gpu["index"])) for place, gpu in enumerate(gpus)]
     for place, gpu in enumerate(gpus):
         gpu["index"] = place
         failure = gpu.pop("failure", None)
-        gpu["error"] = failure and nvml_errors.of_gpu(failure.value, str(failure), place)
+        gpu["error"] = failure and asdict(errors.of_gpu(failure.value, str(failure), place))
     pairs = itertools.combinations(by_place, 2) if facts else ()
     links = [_link(one, other) for one, other in pairs if one[1] and other[1]]
     cuda = _optional(pynvml.nvmlSystemGetCudaDriverVersion_v2)
@@ -77,7 +78,7 @@ def answer(facts: bool = True) -> dict[str, Any]:
 
 
 def _gpu(index: int, handles: dict[int, Any], facts: bool) -> dict[str, Any]:
-    """What one GPU says, as far as it comes; its handle goes into handles, or its failure into itself."""
+    """One GPU, as far as it can be read. Adds its handle to ``handles``, or the key failure to the result."""
     gpu: dict[str, Any] = {"index": index}
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -97,7 +98,7 @@ def _gpu(index: int, handles: dict[int, Any], facts: bool) -> dict[str, Any]:
 
 
 def _facts(handle: Any) -> dict[str, Any]:
-    """What else there is to know of one GPU. Raises NVMLError of one that is sick."""
+    """All other values of one GPU. Raises NVMLError if it is broken."""
     mode = _optional(pynvml.nvmlDeviceGetComputeMode, handle)
     facts: dict[str, Any] = {"compute_mode": None if mode is None else COMPUTE_MODES.get(mode, str(mode))}
     for key, ask in (("mig", pynvml.nvmlDeviceGetMigMode), ("ecc", pynvml.nvmlDeviceGetEccMode)):
@@ -118,7 +119,7 @@ def _facts(handle: Any) -> dict[str, Any]:
 
 
 def _link(one: tuple[int, Any], other: tuple[int, Any]) -> dict[str, Any]:
-    """How two GPUs, each an index and a handle, reach each other."""
+    """The connection between two GPUs, each given as index and handle."""
 
     def p2p(capability: int) -> bool | None:
         status = _unless_error(pynvml.nvmlDeviceGetP2PStatus, one[1], other[1], capability)
@@ -134,7 +135,7 @@ def _link(one: tuple[int, Any], other: tuple[int, Any]) -> dict[str, Any]:
 
 
 def _nvlinks(handle: Any) -> int | None:
-    """How many NVLinks are active; None on a GPU that has none."""
+    """The number of active NVLinks; None if the GPU has no NVLink."""
     active = None
     for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
         state = _optional(pynvml.nvmlDeviceGetNvLinkState, handle, link)
@@ -153,7 +154,7 @@ def _recovery_action(handle: Any) -> str | None:
 
 
 def _processes(handle: Any) -> list[Any]:
-    """The GPU's processes. When some start between NVML's two calls the list is too short for them: asked again."""
+    """The GPU's processes. Retries if processes start between NVML's two calls, and the list becomes too short."""
     for attempt in range(3):
         try:
             return pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
@@ -164,7 +165,7 @@ def _processes(handle: Any) -> list[Any]:
 
 
 def _process(found: Any) -> dict[str, Any]:
-    """One process. What looks like a secret in its command is not passed on: results end in logs."""
+    """One process, with secrets in its command masked, because module results are logged."""
     command = process.shown_command(found.pid, 200)
     return {
         "pid": found.pid,
@@ -175,17 +176,17 @@ def _process(found: Any) -> dict[str, Any]:
 
 
 def _optional(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer, or None where this GPU or driver cannot tell."""
+    """The answer, or None if this GPU or driver does not know it."""
     try:
         return ask(*arguments)
     except pynvml.NVMLError as error:
-        if error.value in CANNOT_TELL:
+        if error.value in NOT_KNOWN:
             return None
         raise
 
 
 def _unless_error(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer, or None for any error: what lies between two GPUs is no reason to lose either."""
+    """The answer, or None for any error: an error between two GPUs must not hide either of them."""
     try:
         return ask(*arguments)
     except pynvml.NVMLError:
@@ -197,6 +198,6 @@ def _text(value: str | bytes) -> str:
 
 
 def _library_version() -> str | None:
-    # It answers without a driver too. NVML's own version is CUDA's major version, then the driver's.
+    # Works without a driver. NVML's version is CUDA's major version, then the driver's version.
     version = _unless_error(pynvml.nvmlSystemGetNVMLVersion)
     return version and version.partition(".")[2]

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The GPUs of the host, as they are now: what they hold, who is on them, and how they are linked.
+"""The GPUs of the host as they are now: memory, processes, health and links.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-NVML itself is asked in nvml.py, in a process of its own: a sick GPU can hang inside the driver, and only a process can
-be left behind there.
+nvml.py calls NVML, in a child process: a broken GPU can hang inside the driver, and only a process can be abandoned
+there.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from . import errors as nvml_errors
-from . import nvml
+from ..._result import OperatorError, Problem
+from . import errors, nvml
 
-# Without the persistence daemon the driver wakes every GPU first, some seconds for each.
+# Seconds. Without the persistence daemon the driver first wakes every GPU, which takes some seconds for each.
 TIMEOUT = 60.0
-NO_DRIVER = (nvml_errors.LIBRARY_NOT_FOUND, nvml_errors.DRIVER_NOT_LOADED)
+NO_DRIVER = (errors.LIBRARY_NOT_FOUND, errors.DRIVER_NOT_LOADED)
 
 
-class NvmlUnavailable(Exception):
-    """No GPU could be read. The message says why and what to do; code is NVML's, or None where NVML gave none."""
+class NvmlUnavailable(OperatorError):
+    """No GPU could be read. ``code`` is NVML's error code, None if there is none."""
 
-    def __init__(self, message: str, code: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, problem: Problem | str, code: int | None = None) -> None:
+        super().__init__(problem)
         self.code = code
 
     @property
     def no_gpu(self) -> bool:
-        """Whether this is simply a host without NVIDIA GPUs, as opposed to one whose GPUs do not work."""
-        return self.code in NO_DRIVER and not nvml_errors.pci_gpus()
+        """Whether the host has no NVIDIA GPU, and not one that does not work."""
+        return self.code in NO_DRIVER and not errors.pci_gpus()
 
 
 class PynvmlMissing(NvmlUnavailable):
@@ -49,7 +49,7 @@ class PynvmlMissing(NvmlUnavailable):
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that holds memory of a GPU; user and command are None where this user may not see the process."""
+    """A process that uses memory of a GPU. user and command are None if this user may not see the process."""
 
     pid: int
     memory: int | None  # bytes
@@ -59,17 +59,17 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. Where error is set, what could not be read any more is empty, 0 or None.
+    """One GPU. With an error, values that could not be read are empty, 0 or None.
 
-    Optional facts are None where the GPU or its driver does not know them.
+    Optional values are None if the GPU or its driver does not know them.
     """
 
-    index: int  # in PCI order, as CUDA counts with CUDA_DEVICE_ORDER=PCI_BUS_ID while no GPU is lost
+    index: int  # in PCI order, which is CUDA's with CUDA_DEVICE_ORDER=PCI_BUS_ID while no GPU is lost
     uuid: str = ""
     pci_bus_id: str = ""
     name: str = ""
     memory_total: int = 0  # bytes; total = reserved + used + free
-    memory_reserved: int = 0  # bytes that the driver keeps for itself
+    memory_reserved: int = 0  # bytes, by the driver
     memory_used: int = 0  # bytes
     memory_free: int = 0  # bytes
     utilization: int | None = None  # percent
@@ -78,33 +78,33 @@ class Gpu:
     ecc: bool | None = None
     ecc_corrected: int | None = None  # errors since the driver was loaded
     ecc_uncorrected: int | None = None
-    remapped_rows: int | None = None  # of the memory, replaced for ever after errors
-    remapping_pending: bool | None = None  # more are replaced at the next reset
+    remapped_rows: int | None = None  # of the memory, permanently replaced after errors
+    remapping_pending: bool | None = None  # more will be replaced at the next reset
     remapping_failed: bool | None = None
-    recovery_action: str | None = None  # what the driver wants done after an Xid error, "none" on a healthy GPU
-    nvlinks: int | None = None  # active ones
+    recovery_action: str | None = None  # what the driver recommends after an Xid error; "none" for a healthy GPU
+    nvlinks: int | None = None  # number of active ones
     processes: tuple[GpuProcess, ...] = ()
-    error: str | None = None
+    error: Problem | None = None
 
 
 @dataclass(frozen=True)
 class Link:
-    """How two GPUs reach each other."""
+    """The connection between two GPUs."""
 
     gpus: tuple[int, int]  # their indexes
     nvlink: bool | None
-    p2p: bool | None  # may read each other's memory, over whatever lies between
-    path: str | None  # the nearest common part of the PCI tree
+    p2p: bool | None  # whether they can read each other's memory, over any path
+    path: str | None  # the nearest common node of the PCI tree
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Everything that NVML said at one time. gpus are in PCI order."""
+    """Everything that NVML reported at one time. gpus are in PCI order."""
 
     gpus: tuple[Gpu, ...]
     links: tuple[Link, ...]
     driver_version: str | None
-    cuda_version: str | None  # the newest CUDA that the driver runs
+    cuda_version: str | None  # the newest CUDA that the driver supports
 
 
 NOTHING = Reading(gpus=(), links=(), driver_version=None, cuda_version=None)
@@ -112,55 +112,62 @@ NOTHING = Reading(gpus=(), links=(), driver_version=None, cuda_version=None)
 
 def as_dict(reading: Reading) -> dict[str, Any]:
     """The reading as plain data, for a module's result."""
-    return asdict(reading)
+    errors_as_text = [gpu.error and str(gpu.error) for gpu in reading.gpus]
+    value = asdict(reading)
+    value["gpus"] = [{**row, "error": text} for row, text in zip(value["gpus"], errors_as_text)]
+    return value
 
 
 def read_gpus(timeout: float = TIMEOUT) -> list[Gpu]:
-    """The GPUs in PCI order. Raises NvmlUnavailable as read() does."""
+    """The GPUs in PCI order. Raises NvmlUnavailable like read()."""
     return list(read(timeout).gpus)
 
 
 def read_memory(timeout: float = TIMEOUT) -> list[Gpu]:
-    """The GPUs in PCI order with their memory and processes alone, which is quick. Raises NvmlUnavailable as read()."""
+    """The GPUs in PCI order, only with memory and processes, which is fast. Raises NvmlUnavailable like read()."""
     return list(read(timeout, facts=False).gpus)
 
 
 def read(timeout: float = TIMEOUT, facts: bool = True) -> Reading:
-    """Everything about the host's GPUs, within so many seconds; without facts only what read_memory() is for.
+    """Everything about the host's GPUs, within ``timeout`` seconds; without ``facts`` as read_memory() needs it.
 
-    A GPU that is lost or sick is in the list with its error; it never hides the others. Raises NvmlUnavailable where
-    nothing can be read at all, PynvmlMissing where nvidia-ml-py is not installed (but the driver's library is).
+    A lost or broken GPU is in the list with its error; it never hides the others. Raises NvmlUnavailable if nothing can
+    be read at all, and PynvmlMissing if the driver's library is installed and nvidia-ml-py is not.
     """
     if not nvml.library_present():
-        raise NvmlUnavailable(nvml_errors.of_nvml(nvml_errors.LIBRARY_NOT_FOUND), nvml_errors.LIBRARY_NOT_FOUND)
+        raise NvmlUnavailable(errors.of_driver(errors.LIBRARY_NOT_FOUND), errors.LIBRARY_NOT_FOUND)
     if nvml.pynvml is None:
         raise PynvmlMissing(
-            f"The GPUs cannot be read: the Python library nvidia-ml-py (pynvml) is not installed for {sys.executable}. "
-            "The role gpufleet.llamacpp.llamacpp_host installs it into the host's environment."
+            Problem(
+                "",
+                f"The GPUs cannot be read: {sys.executable} does not have the Python library nvidia-ml-py (pynvml)",
+                "The role gpufleet.llamacpp.llamacpp_host installs it into the host's environment.",
+            )
         )
-    answer = _in_child(lambda: nvml.answer(facts), timeout)
+    answer = _in_child(lambda: nvml.query(facts), timeout)
     if "code" in answer:
-        raise NvmlUnavailable(str(answer["message"]), int(answer["code"]))
+        raise NvmlUnavailable(Problem(**answer["problem"]), int(answer["code"]))
     return _reading(answer)
 
 
 def _reading(answer: Mapping[str, Any]) -> Reading:
-    gpus = [
-        Gpu(**{**gpu, "processes": tuple(GpuProcess(**process) for process in gpu.get("processes", ()))})
-        for gpu in answer["gpus"]
-    ]
     return Reading(
-        gpus=tuple(gpus),
+        gpus=tuple(map(_gpu, answer["gpus"])),
         links=tuple(Link(**{**link, "gpus": tuple(link["gpus"])}) for link in answer["links"]),
         driver_version=answer["driver_version"],
         cuda_version=answer["cuda_version"],
     )
 
 
-def _in_child(work: Callable[[], Mapping[str, Any]], timeout: float) -> dict[str, Any]:
-    """What work returns, out of a child process that gets so many seconds.
+def _gpu(row: Mapping[str, Any]) -> Gpu:
+    processes = tuple(GpuProcess(**process) for process in row.get("processes", ()))
+    return Gpu(**{**row, "processes": processes, "error": row["error"] and Problem(**row["error"])})
 
-    Raises NvmlUnavailable when it takes longer or dies, RuntimeError with its traceback when it raises.
+
+def _in_child(work: Callable[[], Mapping[str, Any]], timeout: float) -> dict[str, Any]:
+    """The result of ``work()`` from a child process, which has ``timeout`` seconds.
+
+    Raises NvmlUnavailable if the child takes longer or dies, and RuntimeError with its traceback if ``work`` raises.
     """
     source, sink = os.pipe()
     child = os.fork()
@@ -172,16 +179,20 @@ def _in_child(work: Callable[[], Mapping[str, Any]], timeout: float) -> dict[str
     finally:
         os.close(source)
         if not _reaped(child, 0):
-            # A process that waits inside the driver does not even die of SIGKILL: it is not waited for longer.
+            # A process that hangs inside the driver does not die of SIGKILL, so it is not waited for any longer.
             os.kill(child, signal.SIGKILL)
             _reaped(child, 2.0)
     if data is None:
         raise NvmlUnavailable(
-            f"NVIDIA's driver did not answer within {timeout:g} s: a GPU probably hangs. {nvml_errors.KERNEL_LOG} "
-            "Usually only a reboot of the host helps."
+            Problem(
+                "",
+                f"NVIDIA's driver did not answer within {timeout:g} s; a GPU probably hangs",
+                f"{errors.KERNEL_LOG} Usually only a reboot of the host helps.",
+            )
         )
     if not data:
-        raise NvmlUnavailable(f"The process that reads the GPUs died inside NVIDIA's library. {nvml_errors.KERNEL_LOG}")
+        text = "The process that reads the GPUs died inside NVIDIA's library"
+        raise NvmlUnavailable(Problem("", text, errors.KERNEL_LOG))
     answer = json.loads(data)
     if "traceback" in answer:
         raise RuntimeError(answer["traceback"])
@@ -189,9 +200,9 @@ def _in_child(work: Callable[[], Mapping[str, Any]], timeout: float) -> dict[str
 
 
 def _child(work: Callable[[], Mapping[str, Any]], sink: int) -> None:
-    """Write what work returns, as JSON, and end without what a Python program does at its end: that is the parent's."""
+    """Write the result of ``work()`` as JSON, and end without Python's own cleanup, which belongs to the parent."""
     try:
-        # If this process is stuck for ever, it must not hold the parent's locks and sockets with it.
+        # If this process hangs forever, it must not keep the parent's locks and sockets open.
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) != sink:
                 with contextlib.suppress(OSError):
@@ -207,7 +218,7 @@ def _child(work: Callable[[], Mapping[str, Any]], sink: int) -> None:
 
 
 def _read_until(source: int, deadline: float) -> bytes | None:
-    """Everything until the other side closes, or None when the deadline comes first."""
+    """Everything until the other side closes; None if the deadline comes first."""
     data = b""
     while True:
         if not select.select([source], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -219,7 +230,7 @@ def _read_until(source: int, deadline: float) -> bytes | None:
 
 
 def _reaped(child: int, seconds: float) -> bool:
-    """Whether the child has ended, within so many seconds."""
+    """Whether the child ends within ``seconds``."""
     deadline = time.monotonic() + seconds
     while os.waitpid(child, os.WNOHANG)[0] == 0:
         if time.monotonic() >= deadline:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 
-from .base import Manager, ManagerError, Run, Unit, UnitState
+from ..runtime import Run
+from .base import Manager, ManagerError, Unit, UnitState
 from .supervisor import Supervisor
 from .systemd import Systemd, SystemdUser
 
-__all__ = ["CHOICES", "MANAGERS", "Manager", "ManagerError", "Run", "Unit", "UnitState", "select"]
+__all__ = ["CHOICES", "MANAGERS", "Manager", "ManagerError", "Unit", "UnitState", "select"]
 
 # In the order in which ``auto`` tries them.
 MANAGERS: dict[str, type[Manager]] = {

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..._result import OperatorError, Problem
 from ..files import read_bytes, write_atomic
-
-Run = Callable[[list[str]], "tuple[int, str, str]"]  # exit status, standard output, standard error
+from ..runtime import Run
 
 STOP_MARGIN = 20  # s that a manager waits longer than the runner may take, before it kills the runner
 NO_RESTART = 78  # the runner's exit status for a broken instance.json: a restart cannot help

@@ -22,7 +22,8 @@ from .. import layout, lock, runner
 from ..files import remove as remove_file
 from ..files import write_atomic
 from ..process import command, parent_of
-from .base import NO_RESTART, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
+from ..runtime import Run
+from .base import NO_RESTART, STOP_MARGIN, Manager, ManagerError, Unit, UnitState
 from .supervisord import ACTIVE, CallFailed, Daemon, Unreachable
 
 # %(here)s is the folder of this file, so that no path has to be escaped.

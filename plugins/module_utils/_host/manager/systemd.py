@@ -12,7 +12,8 @@ import os
 from .. import layout
 from ..files import remove as remove_file
 from ..process import user_name
-from .base import NO_RESTART, STOP_MARGIN, Manager, ManagerError, Run, Unit, UnitState
+from ..runtime import Run
+from .base import NO_RESTART, STOP_MARGIN, Manager, ManagerError, Unit, UnitState
 
 BOOTED = "/run/systemd/system"  # exists if and only if systemd is the host's init, sd_booted(3)
 LINGERING = "/var/lib/systemd/linger"  # one file for each user who lingers, loginctl(1)

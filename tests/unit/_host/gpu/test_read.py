@@ -21,6 +21,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import nvml
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import read as gpu
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu.select import resolve
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Problem
 
 SOURCE = Path(__file__).parents[3] / "lab" / "gpu" / "fakenvml.c"
 MIB = 1024 * 1024
@@ -295,13 +296,13 @@ def test_a_driver_that_hangs_is_left_behind(host: Write) -> None:
 
 
 def test_a_crash_inside_the_library(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "answer", lambda facts: os.abort())
+    monkeypatch.setattr(nvml, "query", lambda facts: os.abort())
     with pytest.raises(gpu.NvmlUnavailable, match="died inside NVIDIA's library"):
         gpu.read()
 
 
 def test_a_mistake_of_ours_is_not_taken_for_one_of_the_driver(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "answer", lambda facts: {"links": []}["gpus"])
+    monkeypatch.setattr(nvml, "query", lambda facts: {"links": []}["gpus"])
     with pytest.raises(RuntimeError, match="KeyError: 'gpus'"):
         gpu.read()
 
@@ -314,7 +315,7 @@ def test_the_reader_holds_no_file_of_its_parent(host: Write, monkeypatch: pytest
         held = [os.readlink(name) for name in names if os.path.islink(name)]
         return {"gpus": [], "links": [], "driver_version": " ".join(held), "cuda_version": None}
 
-    monkeypatch.setattr(nvml, "answer", answer)
+    monkeypatch.setattr(nvml, "query", answer)
     with lock.open("w"):
         assert str(lock) in answer()["driver_version"]
         assert str(lock) not in str(gpu.read().driver_version)
@@ -335,7 +336,7 @@ def test_gpus_on_the_pci_bus(tmp_path: Path) -> None:
 
 UUIDS = ("GPU-0f5a1c00-fa4e", "GPU-0f5b2d11-fa4e", "GPU-8932f937-fa4e")
 GPUS = [gpu.Gpu(index=index, uuid=uuid) for index, uuid in enumerate(UUIDS)]
-LOST = gpu.Gpu(index=3, error="GPU 3 is lost: it does not answer.")
+LOST = gpu.Gpu(index=3, error=Problem("", "GPU 3 is lost", "Reboot it."))
 
 
 @pytest.mark.parametrize(
@@ -359,27 +360,28 @@ def test_resolve(wanted: list[str], indexes: list[int]) -> None:
     [
         ("4", 'There is no GPU "4": this host has 0 (GPU-0f5a1c00-fa4e), 1 ('),
         ("-1", '"-1" is neither an index nor a UUID'),
-        ("GPU-0f5", "the beginning of 2 GPUs' UUIDs (GPU-0f5a1c00-fa4e, GPU-0f5b2d11-fa4e): write more"),
+        ("GPU-0f5", "the beginning of 2 GPUs' UUIDs (GPU-0f5a1c00-fa4e, GPU-0f5b2d11-fa4e). Write more"),
         ("GPU-", 'There is no GPU "GPU-"'),
         ("GPU-77", "It may be the one that does not answer: GPU 3 is lost"),
         ("MIG-1234", "is a MIG instance"),
         ("all", '"all" is neither an index nor a UUID'),
         ("", '"" is neither'),
-        ("3", "GPU 3 is lost: it does not answer."),
+        ("3", "GPU 3 is lost. Reboot it."),
     ],
 )
 def test_resolve_says_what_is_wrong(wanted: str, words: str) -> None:
     problems = resolve([wanted], [*GPUS, LOST])[1]
     assert len(problems) == 1
-    assert words in problems[0]
+    assert words in str(problems[0])
 
 
 def test_resolve_says_all_that_is_wrong_at_once() -> None:
     found, problems = resolve(["0", "7", "GPU-0f5a", "GPU-0f", "1"], GPUS)
     assert [one.index for one in found] == [0, 1]
     assert len(problems) == 3
-    assert 'GPU 0 is listed twice, as "0" and as "GPU-0f5a"' in problems[1]
+    assert 'GPU 0 is listed twice, as "0" and as "GPU-0f5a"' in str(problems[1])
 
 
 def test_resolve_on_a_host_without_gpus() -> None:
-    assert resolve(["0"], []) == ([], ['There is no GPU "0": this host has none.'])
+    found, (problem,) = resolve(["0"], [])
+    assert (found, str(problem)) == ([], 'There is no GPU "0": this host has none.')
