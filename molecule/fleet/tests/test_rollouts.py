@@ -224,7 +224,8 @@ def test_two_people_at_once(fleet, meaning):
 
 def test_batches_that_the_inventory_says_are_refused_in_words(fleet):
     wrong = fleet.deploy(context_size=4096, rollout={"canary": 1, "batches": 2})
-    assert wrong.code != 0 and "llamacpp_rollout: it has no batches; there are canary, batch, pause." in wrong.output
+    assert wrong.code != 0
+    assert "llamacpp_rollout: unknown key batches; the keys are canary, batch, pause." in wrong.output
 
 
 def test_what_is_not_declared_is_listed_and_removed_on_demand_alone(fleet):
