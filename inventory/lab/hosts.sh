@@ -2,5 +2,5 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# The lab's hosts as an Ansible inventory: whatever `tests/lab/lab up` has booted.
+# The hosts that `tests/lab/lab up` booted, as an Ansible inventory.
 exec "$(dirname "$(readlink -f "$0")")/../../tests/lab/lab" inventory "$@"

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The action ``sif_image``: the module of that name, showing how far it is while it brings an image."""
+"""The action ``sif_image``: run the module of that name, and show its progress while it fetches an image."""
 
 from __future__ import annotations
 
-from ..plugin_utils._progress import PullAction
+from ..plugin_utils._progress import FetchAction
 
 
-class ActionModule(PullAction):
+class ActionModule(FetchAction):
     """Ansible's entry point."""

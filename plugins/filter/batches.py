@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter ``batches``: what a play's ``serial`` is for a rollout that begins with a few hosts."""
+"""The filter ``batches``: the ``serial`` of a play for a rollout that starts with a few hosts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PERCENT = re.compile(r"([1-9][0-9]?|100)%")
 
 
 def batches(rollout: Mapping[str, Any] | None, hosts: int | None = None) -> list[Any]:
-    """The sizes of the batches, the last one repeating; with ``hosts`` as numbers, by Ansible's own rounding.
+    """The sizes of the batches; the last one repeats. With ``hosts``, shares become numbers, rounded as in Ansible.
 
-    Raises AnsibleFilterError that names every problem at once.
+    Raises AnsibleFilterError with all problems at once.
     """
     if not isinstance(rollout or {}, Mapping):
-        raise AnsibleFilterError(f"llamacpp_rollout is a mapping of canary, batch and pause, and not {rollout!r}.")
+        raise AnsibleFilterError(f"llamacpp_rollout must be a mapping of canary, batch and pause, not {rollout!r}.")
     wanted = {**DEFAULTS, **(rollout or {})}
-    problems = [f"it has no {key}; there are {', '.join(DEFAULTS)}." for key in wanted if key not in DEFAULTS]
+    problems = [f"unknown key {key}; the keys are {', '.join(DEFAULTS)}." for key in wanted if key not in DEFAULTS]
     if not _is_number(wanted["canary"]):
-        problems.append(f"canary is the number of hosts to begin with, 0 or more, and not {wanted['canary']!r}.")
+        problems.append(f"canary must be a number of hosts, 0 or more, not {wanted['canary']!r}.")
     if not (_is_number(wanted["batch"]) and int(wanted["batch"]) > 0) and not PERCENT.fullmatch(str(wanted["batch"])):
-        problems.append(f"batch is a number of hosts, or a share such as 25%, and not {wanted['batch']!r}.")
+        problems.append(f"batch must be a number of hosts, or a share such as 25%, not {wanted['batch']!r}.")
     if not _is_number(wanted["pause"]):
-        problems.append(f"pause is a number of seconds, and not {wanted['pause']!r}.")
+        problems.append(f"pause must be a number of seconds, not {wanted['pause']!r}.")
     if problems:
         raise AnsibleFilterError("llamacpp_rollout: " + " ".join(problems))
     sizes = [wanted["batch"] if "%" in str(wanted["batch"]) else int(wanted["batch"])]
@@ -42,7 +42,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _count(size: Any, hosts: int) -> int:
-    """A share of the hosts is rounded down, and is one at least."""
+    """The number of hosts. A share is rounded down, and is at least one."""
     found = PERCENT.fullmatch(str(size))
     return max(1, hosts * int(found[1]) // 100) if found else int(size)
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter ``declared``: declared instances with what holds for all of them and for this host merged in."""
+"""The filter ``declared``: the declared instances, merged with the defaults and the overrides of a host."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ansible.utils.vars import merge_hash
 
 from ..module_utils._spec.options import DECLARED
 
-# Of a model: where it comes from, which is one of these, and what is said of that place alone. The hub (endpoint,
-# token_file) is a site's, whatever the place.
+# The sources of a model; a model has one of them. OF_A_SOURCE depends on the source. The hub (endpoint, token_file)
+# belongs to the site, so it stays when the source changes.
 SOURCES = ("repo", "url", "src")
 OF_A_MODEL = (
     *("path", "repo", "file", "revision", "endpoint", "token_file", "offline", "url", "src", "mirrors", "connections"),
@@ -30,10 +30,8 @@ def declared(
     models_dir: str = "/data/models",
     only: str | int | None = None,
 ) -> list[dict[str, Any]]:
-    """The instances of one host. Raises AnsibleFilterError that names every problem of all of them at once."""
-    problems = _shape_problems(instances, defaults, overrides)
-    if problems:
-        raise AnsibleFilterError("The declared instances cannot be deployed: " + " ".join(problems))
+    """The instances of one host. Raises AnsibleFilterError with all problems at once."""
+    _refuse(_shape_problems(instances, defaults, overrides))
     merged = []
     for entry in instances:
         name = str(entry.get("name") or "")
@@ -42,29 +40,29 @@ def declared(
             whole = _merged(whole, _layer(layer or {}))
         model = _model(whole.get("model") or {}, models_dir)
         merged.append({**_binds(model["path"], models_dir), **whole, "name": name, "model": model})
-    problems = _problems(merged)
-    if problems:
-        raise AnsibleFilterError("The declared instances cannot be deployed: " + " ".join(problems))
+    _refuse(_problems(merged))
     if only in (None, ""):
         return merged
     chosen = [entry for entry in merged if str(only) in (entry["name"], str(entry["port"]))]
     if not chosen:
-        there = ", ".join(f"{entry['name']} ({entry['port']})" for entry in merged)
-        raise AnsibleFilterError(f"No declared instance has the name or port {only!r}. There are: {there}.")
+        names = ", ".join(f"{entry['name']} ({entry['port']})" for entry in merged)
+        raise AnsibleFilterError(f"No declared instance has the name or port {only!r}. Declared are: {names}.")
     return chosen
 
 
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise AnsibleFilterError("The declared instances cannot be deployed: " + " ".join(problems))
+
+
 def _layer(values: Mapping[str, Any]) -> dict[str, Any]:
-    """One layer of what is declared, with the model as a mapping, so that a path here and an address there meet."""
+    """One layer, with the model as a mapping, so that the path of one layer and the URL of another merge."""
     model = values.get("model")
     return {**values, "model": {"path": model}} if isinstance(model, str) else dict(values)
 
 
 def _merged(whole: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds with one more layer; where that says another place to have the model from, the former one is gone.
-
-    So is the sha256 of an image where there is another one.
-    """
+    """Merge one more layer. A new source of the model replaces the old source; a new image removes the old sha256."""
     model = whole.get("model")
     if model and any((layer.get("model") or {}).get(key) for key in SOURCES):
         whole = {**whole, "model": {key: value for key, value in model.items() if key not in (*SOURCES, *OF_A_SOURCE)}}
@@ -75,35 +73,37 @@ def _merged(whole: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
 
 
 def _model(model: Mapping[str, Any], models_dir: str) -> dict[str, Any]:
-    """A relative path of a model begins at the folder of models."""
+    """The model with an absolute path: a relative one starts at the folder of models."""
     path = str(model.get("path") or "")
     return {**model, "path": path if path.startswith(("/", "~")) or not path else f"{models_dir.rstrip('/')}/{path}"}
 
 
 def _binds(path: str, models_dir: str) -> dict[str, list[str]]:
-    """The folder of models as /models, as the operators' notes have it. For a model elsewhere the module has a bind."""
+    """Bind the folder of models as /models. For a model in another folder, the module itself adds a bind."""
     folder = models_dir.rstrip("/")
     return {"binds": [f"{folder}:/models"]} if folder.startswith("/") and path.startswith(f"{folder}/") else {}
 
 
 def _shape_problems(instances: Any, defaults: Any, overrides: Any) -> list[str]:
-    """What is not even a list of mappings, or a mapping of mappings."""
+    """What is not a list of mappings, or not a mapping of mappings."""
     if isinstance(instances, (str, Mapping)) or not isinstance(instances, Sequence):
-        return [f"llamacpp_instances has to be a list, and is {instances!r}."]
-    problems = [f"{entry!r} in llamacpp_instances has to be a mapping." for entry in instances if not _fits(entry)]
+        return [f"llamacpp_instances must be a list, not {instances!r}."]
+    problems = [
+        f"An entry of llamacpp_instances must be a mapping, not {entry!r}." for entry in instances if not _fits(entry)
+    ]
     if not _fits(defaults or {}):
-        problems.append(f"llamacpp_instance_defaults has to be a mapping, and is {defaults!r}.")
+        problems.append(f"llamacpp_instance_defaults must be a mapping, not {defaults!r}.")
     if not isinstance(overrides or {}, Mapping):
-        return [*problems, f"llamacpp_instance_overrides has to be a mapping, and is {overrides!r}."]
-    # An override for an instance that another playbook deploys is fine.
+        return [*problems, f"llamacpp_instance_overrides must be a mapping, not {overrides!r}."]
+    # An override may be for an instance of another playbook.
     for name, values in (overrides or {}).items():
         if not _fits(values or {}):
-            problems.append(f"llamacpp_instance_overrides[{name}] has to be a mapping, and is {values!r}.")
+            problems.append(f"llamacpp_instance_overrides[{name}] must be a mapping, not {values!r}.")
     return problems
 
 
 def _fits(values: Any) -> bool:
-    """Whether these are options of an instance: a mapping, in which the model is a path or a mapping."""
+    """Whether this is a mapping in which the model is a path or a mapping."""
     return isinstance(values, Mapping) and isinstance(values.get("model") or "", (str, Mapping))
 
 
@@ -128,13 +128,13 @@ def _problems(instances: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _unknown(values: Mapping[str, Any], known: Sequence[str], what: str) -> list[str]:
-    """Keys that mean nothing: one letter more, and the server would run without what was meant."""
+    """Unknown keys: without this check, the server would run without a mistyped option."""
     problems = []
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            meant = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}."
-            problems.append(f"{what} has no option {key}. {meant}")
+            remedy = f"Did you mean {near[0]}?" if near else f"The options are: {', '.join(sorted(known))}."
+            problems.append(f"{what} has no option {key}. {remedy}")
     return problems
 
 

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The last lines of many instances' logs, for a terminal and as files.
+"""The last lines of the logs of many instances, for a terminal and as files.
 
-Private to gpufleet.llamacpp; may change at any time. The instances are what llamacpp_instance_info returns with
+Private to gpufleet.llamacpp; may change at any time. The instances are those that llamacpp_instance_info returns with
 ``log_lines``.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 
 def lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Each line of each log, with host and port in front, as ``gpu-a 4403 | ...``; and what there is no log of.
+    """Each line of each log after its host and port, as ``gpu-a 4403 | ...``; and a line for what has no log.
 
-    ``hosts`` maps a host's name to ``{"instances": [...]}`` as the module gives it, or to ``{"problem": text}``.
+    ``hosts``: by name, ``{"instances": [...]}`` or ``{"problem": text}``.
     """
     shown: list[str] = []
     for host, found in sorted(hosts.items()):
@@ -23,14 +23,14 @@ def lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if not instances:
             shown.append(f"{host} | {found.get('problem') or 'no instance'}")
         for one in instances:
-            front = f"{host} {one.get('port') or one['name']} | "
-            log = one.get("log") or [f"({one.get('problem') or one['state']}: there is no log that can be read)"]
-            shown += [front + line for line in log]
+            prefix = f"{host} {one.get('port') or one['name']} | "
+            log = one.get("log") or [f"(no log: {one.get('problem') or one['state']})"]
+            shown += [prefix + line for line in log]
     return shown
 
 
 def files(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The logs as files: their content by their name, ``<host>-<instance>.log``."""
+    """The content of each log by the name of its file, ``<host>-<instance>.log``."""
     return {
         f"{host}-{one['name']}.log": "".join(f"{line}\n" for line in one["log"])
         for host, found in hosts.items()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A pull's progress as lines for the operator: what a line says, and when it is time for one.
+"""The progress of a fetch as lines for the operator: what a line says, and when the next one is due.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -11,25 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# A line is due after so many percent, or so many seconds.
+# A new line is due after this many percent, or this many seconds.
 PERCENT = 5
 SECONDS = 30.0
-# s; a phase that ends so soon is not worth a line.
+# A phase that ends within this many seconds gets no line.
 SOON = 2.0
-# What a phase is called. A download needs no name.
+# The words for a phase. A download needs none.
 PHASES = {
-    "look": "looking at what is there",
+    "look": "checking existing files",
     "download": "",
     "verify": "verifying",
     "copy": "copying",
-    "build": "Apptainer is pulling it",
+    "build": "pulling with Apptainer",
 }
 GAP = "  "
 SHORTEST_NAME = 16
 
 
 def size(count: float) -> str:
-    """A number of bytes for people, in decimal units: "310 MB", "12.1 GB"."""
+    """A number of bytes in decimal units: "310 MB", "12.1 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.0f} {unit}" if unit != "GB" or count >= 99.95 else f"{count:.1f} {unit}"
@@ -38,7 +38,7 @@ def size(count: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time for people: "40 s", "4 min", "2 h 5 min"."""
+    """A time in words: "40 s", "4 min", "2 h 5 min"."""
     if seconds < 59.5:
         return f"{max(seconds, 1):.0f} s"
     minutes = round(seconds / 60)
@@ -46,15 +46,15 @@ def span(seconds: float) -> str:
 
 
 def percent(progress: Mapping[str, Any]) -> int | None:
-    """How much of it is done, rounded down; None where there are no numbers."""
+    """How much is done, rounded down; None without numbers."""
     done, total = progress.get("bytes"), progress.get("total")
     return int(100 * done / total) if done is not None and total else None
 
 
 def line(host: str, progress: Mapping[str, Any], elapsed: float, columns: int = 79) -> str:
-    """One line of at most ``columns``, unless the host's name is very long; a long name of a file is cut in the middle.
+    """One line of at most ``columns``, unless the host's name is very long. A long file name is cut in the middle.
 
-    ``progress`` as module_utils/_artifact/progress.py writes it; ``elapsed`` are the seconds in this phase.
+    ``progress``: as module_utils/_fetch/progress.py writes it. ``elapsed``: seconds in this phase.
     """
     words = [f"{progress['file']} of {progress['files']}"] if progress.get("files", 1) > 1 else []
     words += [PHASES.get(progress["phase"], progress["phase"])]
@@ -70,13 +70,10 @@ def line(host: str, progress: Mapping[str, Any], elapsed: float, columns: int = 
     if eta is not None:
         words.append(f"{span(eta)} left")
     if had and progress["phase"] == "download":
-        words.append(f"({size(had)} were there already)")
-    name, told = str(progress["name"]), GAP.join(word for word in words if word)
-    room = columns - len(f"{host}: {GAP}{told}")
-    if room < min(len(name), SHORTEST_NAME) and had:
-        told = told.rpartition(GAP)[0] + f"{GAP}({size(had)} resumed)"
-        room = columns - len(f"{host}: {GAP}{told}")
-    return f"{host}: {_cut(name, max(room, SHORTEST_NAME))}{GAP}{told}"
+        words.append(f"({size(had)} resumed)")
+    name, text = str(progress["name"]), GAP.join(word for word in words if word)
+    room = columns - len(f"{host}: {GAP}{text}")
+    return f"{host}: {_cut(name, max(room, SHORTEST_NAME))}{GAP}{text}"
 
 
 def _cut(name: str, room: int) -> str:
@@ -87,23 +84,22 @@ def _cut(name: str, room: int) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
-    """The last line: when it was printed, of which file and phase it was, how much it said was done."""
+class Shown:
+    """What the last line showed, and when it was printed."""
 
     at: float
-    name: str
     phase: str
     percent: int | None
 
 
-def told(progress: Mapping[str, Any], now: float) -> Told:
-    """What a line of ``progress`` tells at ``now`` (in seconds, of any clock)."""
-    return Told(now, str(progress["name"]), str(progress["phase"]), percent(progress))
+def shown(progress: Mapping[str, Any], now: float) -> Shown:
+    """What a line of ``progress`` shows at ``now`` (in seconds, of any clock)."""
+    return Shown(now, str(progress["phase"]), percent(progress))
 
 
-def is_due(last: Told | None, progress: Mapping[str, Any], now: float) -> bool:
-    """Whether it is time for a line; ``last`` is None before the first, which waits until there is something to say."""
-    next_ = told(progress, now)
+def is_due(last: Shown | None, progress: Mapping[str, Any], now: float) -> bool:
+    """Whether a line is due. ``last`` is None before the first line, which waits for a rate or a phase without one."""
+    next_ = shown(progress, now)
     if last is None:
         return bool(progress.get("rate")) or next_.phase in ("copy", "build")
     if now - last.at >= SECONDS:

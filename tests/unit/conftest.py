@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -48,5 +51,30 @@ def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, An
         result: dict[str, Any] = json.loads(printed)
         result.setdefault("failed", bool(ended.value.code))
         return result
+
+    return run
+
+
+@pytest.fixture
+def run_tasks(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run tasks on the control node with the installed ansible-core, in the home ``tmp_path``.
+
+    ``run_tasks([{"ansible.builtin.ping": {}}], "--check", ANSIBLE_LIBRARY="modules")``.
+    """
+
+    def run(tasks: list[dict[str, Any]], *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        playbook = tmp_path / "playbook.json"
+        playbook.write_text(json.dumps([{"hosts": "gpu1", "gather_facts": False, "tasks": tasks}]))
+        settings = {
+            "HOME": str(tmp_path),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            "COLUMNS": "100",
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        argv = [sys.executable, "-m", "ansible", "playbook", "-i", "gpu1,", "-c", "local", *words, str(playbook)]
+        everything = {**kept, **settings, **environment}
+        return subprocess.run(argv, cwd=tmp_path, env=everything, check=False, capture_output=True, text=True)
 
     return run

@@ -126,7 +126,7 @@ def test_a_model_that_is_damaged_in_its_place(instance, host, deploy):
     done = deploy()
 
     assert done.failed == 0, done.output
-    assert "Bring the models" in done.tasks
+    assert "Fetch the models" in done.tasks
     assert host.file(path).sha256sum == right
     assert f"replaced since it was started: {path}" in done.output.replace("\n        ", " ")
     assert instance.pid() != pid

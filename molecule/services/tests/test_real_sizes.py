@@ -86,8 +86,8 @@ def test_all_four_fit_side_by_side(foretell):
     assert rows["free now"] == [pytest.approx(139.8, abs=0.1)] * 4
     for column in range(4):
         needs = sum(row[column] for name, row in rows.items() if "-" in name)
-        assert rows["left then"][column] == pytest.approx(139.8 - needs, abs=0.3)
-        assert rows["left then"][column] > 10
+        assert rows["left"][column] == pytest.approx(139.8 - needs, abs=0.3)
+        assert rows["left"][column] > 10
 
 
 def test_the_old_deepseek_file_with_a_long_context_does_not_fit_beside_the_others(foretell):

@@ -102,7 +102,7 @@ def test_a_word_that_fits_nowhere_is_an_error(run_playbook, pids, command):
     before = pids()
     refused = run_playbook(command, "-e", "instance=4409")
     assert refused.code != 0
-    assert "No host of this play has an instance with the name or the port 4409" in refused.output.replace("\n   ", "")
+    assert "No host of this play has an instance with the name or port 4409" in refused.output.replace("\n   ", "")
     assert pids() == before
 
 

@@ -10,10 +10,10 @@ def test_predicts_the_deploy_and_touches_nothing(instance, deploy):
 
     assert foretold.failed == 0
     assert foretold.tasks >= {
-        "Make the home",
-        "Make the Python environment",
-        "Bring the models",
-        "Bring the instances to their state",
+        "Create the home",
+        "Create the Python environment",
+        "Fetch the models",
+        "Bring the instances to the desired state",
     }, foretold.output
     assert '+    "/models/SmolLM2-135M-Instruct.Q4_1.gguf",' in foretold.output
     assert '+    "CUDA_VISIBLE_DEVICES=0,1,2,3",' in foretold.output

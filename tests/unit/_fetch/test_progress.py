@@ -17,7 +17,6 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.progress 
     is_deferred,
     sweep,
 )
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils import _progress as action
 
 
 def at(done: int, phase: str = "download", total: int = 1000, resumed: int = 0) -> Progress:
@@ -162,11 +161,6 @@ class TestBegin:
         monkeypatch.chdir(tmp_path)
         with begin("/m/a.gguf"):
             assert os.listdir(tmp_path) == []
-
-    def test_action_and_module_use_the_same_words(self) -> None:
-        assert (action.FILE, action.DEFER) == (progress_module.FILE, progress_module.DEFER)
-        assert action.LONGEST == progress_module.LONGEST_SECONDS
-        assert action.PATIENCE < progress_module.ABANDONED_SECONDS
 
 
 class TestSweep:

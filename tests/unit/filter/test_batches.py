@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The batches of a rollout, and what is said of one that cannot be."""
+"""The batches of a rollout, and the errors of one that is not valid."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def test_batches(rollout: Any, sizes: list[Any], of_twelve: list[int]) -> None:
     assert batches(rollout, 12) == of_twelve
 
 
-def test_every_problem_is_named_at_once() -> None:
+def test_all_problems_at_once() -> None:
     wrong = {"canary": -1, "batch": "0%", "pause": True, "canaries": 2}
     with pytest.raises(AnsibleFilterError) as refused:
         batches(wrong)
     assert str(refused.value) == (
-        "llamacpp_rollout: it has no canaries; there are canary, batch, pause. canary is the number of hosts to begin "
-        "with, 0 or more, and not -1. batch is a number of hosts, or a share such as 25%, and not '0%'. pause is a "
-        "number of seconds, and not True."
+        "llamacpp_rollout: unknown key canaries; the keys are canary, batch, pause. canary must be a number of hosts, "
+        "0 or more, not -1. batch must be a number of hosts, or a share such as 25%, not '0%'. pause must be a number "
+        "of seconds, not True."
     )
 
 
 @pytest.mark.parametrize("batch", [0, "0", "101%", "a few", "1.5%", True, None])
-def test_what_no_batch_is(batch: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match="batch is a number of hosts"):
+def test_a_batch_that_is_not_valid(batch: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="batch must be a number of hosts"):
         batches({"batch": batch})
 
 
-def test_a_rollout_is_a_mapping() -> None:
-    with pytest.raises(AnsibleFilterError, match="is a mapping of canary, batch and pause, and not '25%'"):
+def test_a_rollout_that_is_not_a_mapping() -> None:
+    with pytest.raises(AnsibleFilterError, match="must be a mapping of canary, batch and pause, not '25%'"):
         batches("25%")  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter declared: how the layers meet, and every problem of a declaration at once."""
+"""The filter declared: how the layers are merged, and all problems of a declaration at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONE = {"name": "one", "port": 1, "model": "a.gguf"}
 TWO = {"name": "two", "port": 2, "model": {"path": "/srv/b.gguf", "url": "https://x/b.gguf"}}
 
 
-def test_the_layers_in_their_order() -> None:
+def test_the_order_of_the_layers() -> None:
     defaults = {"threads": 8, "host": "0.0.0.0", "env": {"A": "default", "B": "default"}}
     entry = {**ONE, "threads": 16, "env": {"B": "entry", "C": "entry"}}
     overrides = {"one": {"threads": 2, "env": {"C": "host"}}, "elsewhere": {"threads": 1}}
@@ -71,13 +71,13 @@ def problem(*args: Any, **more: Any) -> str:
     return str(error.value)
 
 
-def test_only_one_that_is_not_there() -> None:
+def test_only_one_that_is_not_declared() -> None:
     assert problem([ONE, TWO], only="three") == (
-        "No declared instance has the name or port 'three'. There are: one (1), two (2)."
+        "No declared instance has the name or port 'three'. Declared are: one (1), two (2)."
     )
 
 
-def test_every_problem_at_once() -> None:
+def test_all_problems_at_once() -> None:
     entries = [
         {},
         {"name": "a", "model": "m"},
@@ -95,28 +95,28 @@ def test_every_problem_at_once() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (({"name": "one"},), "llamacpp_instances has to be a list, and is {'name': 'one'}."),
-        (("one",), "llamacpp_instances has to be a list, and is 'one'."),
-        ((None,), "llamacpp_instances has to be a list, and is None."),
-        ((["one"],), "'one' in llamacpp_instances has to be a mapping."),
-        (([{**ONE, "model": 7}],), "in llamacpp_instances has to be a mapping."),
-        (([ONE], ["x"]), "llamacpp_instance_defaults has to be a mapping, and is ['x']."),
-        (([ONE], {}, ["x"]), "llamacpp_instance_overrides has to be a mapping, and is ['x']."),
-        (([ONE], {}, {"one": "x"}), "llamacpp_instance_overrides[one] has to be a mapping, and is 'x'."),
-        (([ONE], {}, {"elsewhere": 1}), "llamacpp_instance_overrides[elsewhere] has to be a mapping, and is 1."),
+        (({"name": "one"},), "llamacpp_instances must be a list, not {'name': 'one'}."),
+        (("one",), "llamacpp_instances must be a list, not 'one'."),
+        ((None,), "llamacpp_instances must be a list, not None."),
+        ((["one"],), "An entry of llamacpp_instances must be a mapping, not 'one'."),
+        (([{**ONE, "model": 7}],), "An entry of llamacpp_instances must be a mapping, not {'name': 'one'"),
+        (([ONE], ["x"]), "llamacpp_instance_defaults must be a mapping, not ['x']."),
+        (([ONE], {}, ["x"]), "llamacpp_instance_overrides must be a mapping, not ['x']."),
+        (([ONE], {}, {"one": "x"}), "llamacpp_instance_overrides[one] must be a mapping, not 'x'."),
+        (([ONE], {}, {"elsewhere": 1}), "llamacpp_instance_overrides[elsewhere] must be a mapping, not 1."),
     ],
 )
 def test_another_shape(args: tuple[Any, ...], said: str) -> None:
     assert said in problem(*args)
 
 
-def test_every_wrong_shape_at_once() -> None:
+def test_all_wrong_shapes_at_once() -> None:
     said = problem(["x", ONE], 1, {"one": 2})
-    assert said.count("has to be a mapping") == 3
+    assert said.count("must be a mapping") == 3
 
 
-def test_a_key_that_means_nothing_is_refused() -> None:
-    """It would be left out, and the server would run without what was meant."""
+def test_an_unknown_key_is_refused() -> None:
+    """Otherwise the server would run without the mistyped option."""
     wrong = {**ONE, "ctx_size": 1, "gpu": [0], "model": {"path": "a.gguf", "sha": "x"}}
     with pytest.raises(AnsibleFilterError) as refused:
         declared([wrong])

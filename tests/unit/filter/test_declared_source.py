@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter declared: a model comes from one place, the one that the last layer says."""
+"""The filter declared: a model has one source, that of the last layer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HUB = {"path": "/m/a.gguf", "repo": "o/r", "file": "a.gguf", "revision": "v1", "
         ),
     ],
 )
-def test_the_place_of_the_last_layer(model: Any, override: Any, expected: dict[str, Any]) -> None:
+def test_the_source_of_the_last_layer(model: Any, override: Any, expected: dict[str, Any]) -> None:
     entry = {"name": "one", "port": 1, "model": model}
     assert declared([entry], None, {"one": {"model": override}})[0]["model"] == expected
 
 
-def test_what_holds_for_all_is_replaced_too() -> None:
+def test_the_source_of_the_defaults_is_replaced() -> None:
     entry = {"name": "one", "port": 1, "model": {"path": "/m/a.gguf", "url": "u"}}
     assert declared([entry], {"model": {"repo": "o/r"}})[0]["model"] == {"path": "/m/a.gguf", "url": "u"}
 

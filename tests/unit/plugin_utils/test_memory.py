@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of the GPUs' memory: what each server takes, and what is left in the end."""
+"""The report of GPU memory: what each server needs, and what remains."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def test_two_servers_on_two_gpus() -> None:
         "  4401-glm         38.0   38.5",
         "  4402-flash        0.0    6.0",
         "  free now        140.0  140.0",
-        "  left then       102.0   95.5",
+        "  left            102.0   95.5",
     ]
 
 
-def test_what_others_take_and_what_is_given_back() -> None:
-    """A server of 30 GiB comes in place of one of 10, and beside one that does not run yet and takes 55."""
+def test_memory_that_others_reserve_and_that_a_stop_frees() -> None:
+    """A server of 30 GiB replaces one of 10, next to one of 55 that does not run yet."""
     assert table({"gpu1": [row("a", 0, 30, 55, free=130, back=10)]}) == [
-        "gpu1: GiB on GPU           0",
-        "  a                     30.0",
-        "  others, yet to take   55.0",
-        "  free now             130.0",
-        "  given back            10.0",
-        "  left then             55.0",
+        "gpu1: GiB on GPU          0",
+        "  a                    30.0",
+        "  reserved by others   55.0",
+        "  free now            130.0",
+        "  freed by stops       10.0",
+        "  left                 55.0",
     ]
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action makes of the host's answers. How it works over a connection is seen in the lab."""
+"""How the action reads the answers of the host. test_progress_run.py runs it whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils import _progress as action
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress import Job, Seen, Watch, pause, read
+from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress import Job, Poll, Watch, pause, read
 
 PROGRESS = {"pid": 17, "phase": "download", "name": "a.gguf", "eta": 10.0}
 GOES_ON = {"started": True, "finished": False, "ansible_job_id": "j1.1"}
@@ -30,31 +30,31 @@ def sh(command: str) -> str:
     return subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True, text=True).stdout
 
 
-class TestLook:
-    def test_at_a_job_that_goes_on(self, job: Job) -> None:
+class TestPoll:
+    def test_of_a_running_job(self, job: Job) -> None:
         for path, content in zip(job.files, (json.dumps(PROGRESS) + "\n", json.dumps(GOES_ON))):
             Path(path).write_text(content)
-        assert read(sh(job.look(os.getpid()))) == Seen(PROGRESS, ended=False, alive=True)
+        assert read(sh(job.poll(os.getpid()))) == Poll(PROGRESS, ended=False, alive=True)
 
-    def test_at_a_job_that_has_ended(self, job: Job) -> None:
+    def test_of_a_job_that_ended(self, job: Job) -> None:
         Path(job.files[1]).write_text(json.dumps({"changed": True, "msg": "alive"}))
-        assert read(sh(job.look(None))) == Seen(None, ended=True, alive=False)
+        assert read(sh(job.poll(None))) == Poll(None, ended=True, alive=False)
 
-    def test_at_nothing(self, job: Job) -> None:
+    def test_of_nothing(self, job: Job) -> None:
         gone = subprocess.Popen(["true"])
         gone.wait()
-        assert subprocess.run(["/bin/sh", "-c", job.look(gone.pid)], check=False, capture_output=True).stdout == b"\n"
-        assert read("\n") == Seen()
+        assert subprocess.run(["/bin/sh", "-c", job.poll(gone.pid)], check=False, capture_output=True).stdout == b"\n"
+        assert read("\n") == Poll()
 
-    def test_passes_over_what_the_host_greets_with(self) -> None:
+    def test_ignores_a_banner_at_login(self) -> None:
         shown = f"Welcome to {{gpu1}}\n[1]\n{json.dumps(PROGRESS)}\n{json.dumps(GOES_ON)}\nalive\n"
-        assert read(shown) == Seen(PROGRESS, ended=False, alive=True)
+        assert read(shown) == Poll(PROGRESS, ended=False, alive=True)
 
-    def test_at_a_result_of_an_older_async_status(self) -> None:
+    def test_of_a_result_of_an_older_async_status(self) -> None:
         assert read('{"started": 1, "finished": 1}').ended
 
 
-def test_nothing_of_a_job_stays(job: Job) -> None:
+def test_no_file_of_a_job_remains(job: Job) -> None:
     for path in (*job.files, f"{job.files[0]}.17", f"{job.files[1]}.tmp"):
         Path(path).touch()
     other = Path(job.folder) / "j2.2"
@@ -65,42 +65,42 @@ def test_nothing_of_a_job_stays(job: Job) -> None:
 
 class TestPause:
     def test_grows(self) -> None:
-        assert [pause(number, Seen()) for number in range(7)] == [0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
+        assert [pause(number, Poll()) for number in range(7)] == [0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
 
-    def test_is_no_longer_than_the_pull(self) -> None:
-        assert pause(9, Seen(PROGRESS)) == 5.0
-        assert pause(9, Seen({**PROGRESS, "eta": 1.5})) == 1.5
-        assert pause(9, Seen({**PROGRESS, "eta": 0.0})) == 0.2
+    def test_is_no_longer_than_the_fetch(self) -> None:
+        assert pause(9, Poll(PROGRESS)) == 5.0
+        assert pause(9, Poll({**PROGRESS, "eta": 1.5})) == 1.5
+        assert pause(9, Poll({**PROGRESS, "eta": 0.0})) == 0.2
 
 
 class TestWatch:
-    def test_waits_for_python_to_start(self) -> None:
+    def test_python_has_time_to_start(self) -> None:
         watch = Watch(100.0)
-        watch.note(Seen(), 101.0)
+        watch.note(Poll(), 101.0)
         assert not watch.is_dead(150.0)
         assert watch.is_dead(161.0)
 
-    def test_believes_in_a_process_while_it_is_there(self) -> None:
+    def test_a_job_with_a_process_is_alive(self) -> None:
         watch = Watch(100.0)
-        watch.note(Seen(PROGRESS), 101.0)
+        watch.note(Poll(PROGRESS), 101.0)
         assert watch.pid == 17
-        watch.note(Seen(PROGRESS, alive=True), 200.0)
+        watch.note(Poll(PROGRESS, alive=True), 200.0)
         assert not watch.is_dead(214.0)
-        watch.note(Seen(PROGRESS), 214.0)
+        watch.note(Poll(PROGRESS), 214.0)
         assert watch.is_dead(216.0)
 
     def test_follows_a_module_into_another_python(self) -> None:
         watch = Watch(100.0)
-        watch.note(Seen(PROGRESS), 101.0)
-        watch.note(Seen({**PROGRESS, "pid": 18}), 130.0)
+        watch.note(Poll(PROGRESS), 101.0)
+        watch.note(Poll({**PROGRESS, "pid": 18}), 130.0)
         assert (watch.pid, watch.is_dead(131.0)) == (18, False)
 
 
 class TestInTime:
-    def test_returns_what_there_is(self) -> None:
+    def test_returns_what_the_step_returns(self) -> None:
         assert action.in_time(lambda: {"rc": 0}, 60) == {"rc": 0}
 
-    def test_raises_what_was_raised(self) -> None:
+    def test_raises_what_the_step_raises(self) -> None:
         with pytest.raises(ZeroDivisionError):
             action.in_time(lambda: {"rc": 1 // 0}, 60)
 
@@ -133,11 +133,11 @@ class TestResult:
             },
         ],
     )
-    def test_of_a_killed_module_is_told_in_words(self, result: dict) -> None:
+    def test_of_a_killed_module_is_a_sentence(self, result: dict) -> None:
         assert not action._is_of_module(result)
         killed = action._killed(result)
-        assert killed["failed"] and "next run goes on from there." in killed["msg"]
+        assert killed["failed"] and "run this again to continue." in killed["msg"]
         assert "Traceback" not in killed["msg"]
 
-    def test_of_a_killed_module_tells_its_last_words(self) -> None:
-        assert action._killed({"stderr": "Killed\n"})["msg"].endswith("It said: Killed")
+    def test_of_a_killed_module_has_its_output(self) -> None:
+        assert action._killed({"stderr": "Killed\n"})["msg"].endswith("Its output: Killed")

@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""A line of progress: its words, its length, and when it is due."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress_line import is_due, line, size, span, told
+from ansible_collections.gpufleet.llamacpp.plugins.plugin_utils._progress_line import is_due, line, shown, size, span
 
 GB = 10**9
 SPLIT = "GLM-4.7-UD-Q4_K_XL-00002-of-00003.gguf"
@@ -64,13 +66,10 @@ class TestLine:
     def test_of_one_file(self) -> None:
         assert line("gpu1", progress(), 1) == "gpu1: GLM-4.7-Flash.gguf  45 %  310 MB/s  3 min left"
 
-    def test_of_a_set_that_was_begun_before(self) -> None:
+    def test_of_a_set_that_is_resumed(self) -> None:
         value = progress(file=2, files=3, resumed=12.1 * GB)
-        assert line("gpu1", value, 1, 120) == (
-            "gpu1: GLM-4.7-Flash.gguf  2 of 3  45 %  310 MB/s  3 min left  (12.1 GB were there already)"
-        )
-        short = line("gpu1", value, 1, 79)
-        assert short == "gpu1: GLM-4.7-Flash.gguf  2 of 3  45 %  310 MB/s  3 min left  (12.1 GB resumed)"
+        expected = "gpu1: GLM-4.7-Flash.gguf  2 of 3  45 %  310 MB/s  3 min left  (12.1 GB resumed)"
+        assert line("gpu1", value, 1) == expected
 
     @pytest.mark.parametrize("columns", [79, 80, 100])
     @pytest.mark.parametrize("resumed", [0, 100.1 * GB])
@@ -96,7 +95,7 @@ class TestLine:
 
     @pytest.mark.parametrize(
         ("phase", "words"),
-        [("build", "Apptainer is pulling it"), ("copy", "copying"), ("look", "looking at what is there")],
+        [("build", "pulling with Apptainer"), ("copy", "copying"), ("look", "checking existing files")],
     )
     def test_without_numbers(self, phase: str, words: str) -> None:
         assert line("gpu1", no_numbers(phase), 95) == f"gpu1: GLM-4.7-Flash.gguf  {words}  for 2 min"
@@ -104,7 +103,7 @@ class TestLine:
 
 class TestIsDue:
     def after(self, percent: float, seconds: float, **changed: Any) -> bool:
-        last = told(progress(bytes=45 * GB), 100.0)
+        last = shown(progress(bytes=45 * GB), 100.0)
         return is_due(last, progress(bytes=percent * GB, **changed), 100.0 + seconds)
 
     def test_first_with_a_rate(self) -> None:
@@ -124,7 +123,7 @@ class TestIsDue:
         assert not self.after(45.1, 29)
         assert self.after(45.1, 30)
 
-    def test_when_something_else_begins(self) -> None:
+    def test_when_another_phase_begins(self) -> None:
         assert self.after(45.1, 1, phase="verify")
         assert not self.after(99.9, 1, phase="verify", eta=1.0)
         assert not self.after(45.1, 1, name="another.gguf")  # the numbers are of the whole set
@@ -133,6 +132,6 @@ class TestIsDue:
         assert self.after(40, 1)
 
     def test_without_numbers_only_now_and_then(self) -> None:
-        last = told(no_numbers("build"), 100.0)
+        last = shown(no_numbers("build"), 100.0)
         assert not is_due(last, no_numbers("build"), 129.0)
         assert is_due(last, no_numbers("build"), 130.0)

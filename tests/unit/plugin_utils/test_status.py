@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The report of the status: a line for each instance, its details below, and what shrinks on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -37,20 +38,20 @@ def test_no_line_is_longer_than_the_terminal(width):
     assert max(len(line) for line in table(hosts, width)) <= width
 
 
-def test_what_gives_way_says_so_and_the_state_does_not_give_way():
+def test_a_cut_column_has_an_ellipsis_and_the_state_is_never_cut():
     line = table({"gpu-a.cluster.example.org": {"instances": [FLASH]}}, 80)[1]
     assert "…" in line
     assert " running " in line
     assert line.endswith("2026-11-24")
 
 
-def test_the_health_stands_beside_the_state_where_it_says_more():
+def test_the_health_is_shown_if_it_adds_something():
     assert "starting, loading" in table({"a": {"instances": [{**FLASH, "state": "starting", "health": "loading"}]}})[1]
 
 
-def test_a_server_that_holds_nothing_on_its_gpus_is_told():
+def test_a_server_without_memory_on_its_gpus_is_reported():
     found = table({"a": {"instances": [{**FLASH, "gpu_memory": []}]}}, 120)
-    assert found[2] == "  GPU 0, 1, 2, 3: none of its memory is there, by NVML's account"
+    assert found[2] == "  GPU 0, 1, 2, 3: NVML shows none of its memory there"
 
 
 def test_a_stopped_instance_shows_its_last_release():
@@ -60,17 +61,17 @@ def test_a_stopped_instance_shows_its_last_release():
     ]
 
 
-def test_a_host_that_cannot_be_asked_and_one_without_instances_have_a_line_too():
-    lines = table({"b": {"problem": "cannot be reached: timed out"}, "a": {"instances": []}})
-    assert lines[1:] == ["a  no instance", "b  cannot be reached: timed out"]
+def test_an_unreachable_host_and_one_without_instances_have_a_line_too():
+    lines = table({"b": {"problem": "unreachable: timed out"}, "a": {"instances": []}})
+    assert lines[1:] == ["a  no instance", "b  unreachable: timed out"]
 
 
-def test_a_broken_record_is_told():
+def test_a_broken_record_is_reported():
     broken = {"name": "x", "state": "broken", "problem": "instance.json is damaged"}
     assert table({"a": {"instances": [broken]}})[2] == "  instance.json is damaged"
 
 
-def test_drift_is_told_a_line_each():
+def test_each_drift_has_a_line():
     lines = table({"a": {"instances": [{**FLASH, "gpu_memory": [], "gpus": [], "drift": ["one", "two"]}]}})
     assert lines[2:] == ["  drift: one", "  drift: two"]
 
@@ -83,5 +84,5 @@ def test_times_are_short(seconds, shown):
 
 
 @pytest.mark.parametrize(("numbers", "shown"), [([], ""), ([2], "2"), ([3, 0, 1, 2], "0-3"), ([0, 2, 3], "0,2-3")])
-def test_numbers_as_a_person_writes_them(numbers, shown):
+def test_numbers_in_short(numbers, shown):
     assert ranges(numbers) == shown
