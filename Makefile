@@ -72,6 +72,9 @@ unit: venv ## unit tests, on the oldest and the newest ansible-core here
 build: venv ## build the collection into .build/ and look into it
 	@.venv/bin/python tools/build.py
 
+causes: venv ## write the causes of failures into docs/troubleshooting.md
+	@.venv/bin/python tools/causes.py
+
 docs: venv ## the pages and the reference as one site in .build/docs; no link is dead, no warning
 	@python3 tools/fill_venv.py .venv requirements/docs.txt
 	@.venv/bin/python tools/docs.py
