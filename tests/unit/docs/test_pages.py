@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 REPOSITORY = "https://github.com/gpufleet/llamacpp/blob/main/"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "molecule/README.md", "tests/lab/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
+    *(ROOT / name for name in ("bench/README.md", "molecule/README.md", "tests/lab/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "roles").glob("*/README.md")),
 ]
