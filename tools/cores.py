@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +60,23 @@ def newest() -> Environment | None:
     return None
 
 
-def no_newest() -> str:
-    """What to say where newest() finds nothing."""
-    return f"No Python for a newer ansible-core than {floor().core} on this machine: only that one is tested here."
+def chosen() -> list[Environment]:
+    """The environments to check on: the one of the variable CORE ("2.19"), or all that this machine has.
+
+    Raises SystemExit if it does not have that one.
+    """
+    core, oldest = os.environ.get("CORE", ""), floor()
+    if core == oldest.core:
+        return [oldest]
+    latest = newest()
+    if core and (latest is None or core != latest.core):
+        raise SystemExit(
+            f"CORE={core}: this machine has ansible-core {oldest.core}{f' and {latest.core}' if latest else ''}."
+        )
+    if latest is None:
+        print(f"No Python for a newer ansible-core than {oldest.core} on this machine: only that one is tested here.")
+        return [oldest]
+    return [latest] if core else [oldest, latest]
 
 
 if __name__ == "__main__":

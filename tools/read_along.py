@@ -31,7 +31,7 @@ REFUSED = "# is refused"
 ARCHIVE = "{archive}"  # of the collection, as `make build` makes it
 # A line as it stands on a page: what runs instead, and why.
 INSTEAD = {
-    "make test   # everything that can fail": ("make --dry-run test >/dev/null", "this is a part of `make test`"),
+    "make test   # all tests": ("make --dry-run test >/dev/null", "this is a part of `make test`"),
     "ansible-galaxy collection install gpufleet.llamacpp": (
         f"ansible-galaxy collection install {ARCHIVE}",
         "what is in this checkout is read along, and not what Galaxy has",

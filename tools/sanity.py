@@ -177,15 +177,12 @@ def main(arguments: list[str]) -> int:
         raise SystemExit(
             f"{ignores[0].relative_to(ROOT)} is there: mend what it hides, this collection has no ignore file."
         )
-    newest = cores.newest()
-    if newest is None:
-        say(cores.no_newest())
-    environments = [cores.floor(), *([newest] if newest else [])]
+    environments = cores.chosen()
     for environment in environments:
         write_pip_configuration(ROOT / ".venv" / "bin" / "python", home_of(environment))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         # What pylint finds depends least on the core, and it takes nearly half of the time: once is enough.
-        once = [[], ["--skip-test", "pylint"]] if newest and not arguments else [arguments] * 2
+        once = [[], ["--skip-test", "pylint"]] if len(environments) > 1 and not arguments else [arguments] * 2
         results = list(pool.map(run, reversed(environments), once))
     return 0 if all(results) else 1
 

@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every module says about check mode, diff mode and being run twice, in the same words."""
+"""The attributes of all modules: check mode, diff mode, idempotency, platform and action group."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # A module that extends this says itself how far each of the first three goes (support).
+    # A module that extends this declares its own support of the first three.
     DOCUMENTATION = r"""
 options: {}
 attributes:
@@ -25,7 +25,7 @@ attributes:
     details: Linux only.
 """
 
-    # For the modules that only read.
+    # For modules that only read.
     INFO_MODULE = r"""
 options: {}
 attributes:
@@ -40,7 +40,7 @@ attributes:
     details: This module does not modify the host.
 """
 
-    # For every module that meta/runtime.yml lists in the action group.
+    # For all modules of the action group in meta/runtime.yml.
     ACTIONGROUP = r"""
 options: {}
 attributes:

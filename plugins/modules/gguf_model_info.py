@@ -7,16 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gguf_model_info
-short_description: Tell what GGUF models are on a host
+short_description: Gather information about GGUF models
 version_added: 0.1.0
 description:
-  - Reads the headers of GGUF models, and the records that M(gpufleet.llamacpp.gguf_model) keeps beside them.
-  - The content is never read, so a model of any size takes some tens of milliseconds.
+  - Reads the headers of GGUF models, and the records that M(gpufleet.llamacpp.gguf_model) keeps next to them.
+  - Does not read the content, so the time does not depend on the size of a model.
 options:
   path:
     description:
-      - The absolute path of a model, or of a folder whose models are told. Folders in that folder are not searched.
-      - Any part of a split model stands for all its parts.
+      - The absolute path of a model, or of a folder with models. Subfolders are not searched.
+      - For a split model, any part. The result is about all parts.
     type: path
     required: true
 extends_documentation_fragment:
@@ -36,19 +36,19 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at all models of a folder
+- name: Gather information about all models of a folder
   gpufleet.llamacpp.gguf_model_info:
     path: /srv/models
   register: found
 
 - name: List them
   ansible.builtin.debug:
-    msg: "{{ item.architecture }} {{ item.quantization }}, {{ item.problems | default('whole', true) }}"
+    msg: "{{ item.architecture }} {{ item.quantization }}, {{ item.problems | default('complete', true) }}"
   loop: "{{ found.models }}"
   loop_control:
     label: "{{ item.path }}"
 
-- name: Fail early where a model is not whole
+- name: Fail if a model is not complete
   ansible.builtin.assert:
     that: found.models | map(attribute='problems') | flatten | length == 0
     fail_msg: "{{ found.models | map(attribute='problems') | flatten | join(' ') }}"
@@ -56,26 +56,26 @@ EXAMPLES = r"""
 
 RETURN = r"""
 models:
-  description: The models that were found, in the order of their paths. What is not known is V(none).
+  description: The models, in the order of their paths. Unknown values are V(none).
   returned: success
   type: list
   elements: dict
   contains:
     path:
-      description: The model's first or only file, which is what llama-server is started with.
+      description: The model's first or only file. This is the path for llama-server.
       type: str
       sample: /srv/models/SmolLM2-135M-Instruct.Q4_1.gguf
     state:
-      description: V(present), or V(absent) where O(path) names a file that is not there.
+      description: V(present), or V(absent) if O(path) does not exist.
       type: str
       sample: present
     problems:
-      description: Everything that keeps this from being a whole model; empty for a sound one.
+      description: Why the model is not complete, every problem. Empty for a complete model.
       type: list
       elements: str
       sample: []
     files:
-      description: All files of the model that are there, in order.
+      description: All existing files of the model, in order.
       type: list
       elements: dict
       contains:
@@ -86,22 +86,22 @@ models:
           description: Its size in bytes.
           type: int
         sha256:
-          description: The digest of its content, where a current record tells it.
+          description: The sha256 of its content, if a current record has it.
           type: str
     size:
       description: The size of all files together, in bytes.
       type: int
       sample: 98362432
     sha256:
-      description: The digest of the only file, where a current record tells it; V(none) for a split model.
+      description: The sha256 of the only file, if a current record has it. V(none) for a split model.
       type: str
       sample: b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
     source:
-      description: Where the model came from, without user, password and query, where a current record tells it.
+      description: The origin of the model, without user, password and query, if a current record has it.
       type: str
       sample: https://models.example.com/SmolLM2-135M-Instruct.Q4_1.gguf
     revision:
-      description: The full commit of the model's repository on the hub; V(none) where it came from elsewhere.
+      description: The full commit of the model's repository on the hub. V(none) if it has another origin.
       type: str
       sample: 5a1c3e0f9b7d2468ace013579bdf02468ace1357
     architecture:
@@ -113,7 +113,7 @@ models:
       type: str
       sample: Smollm2 135M 8k Lc100K Mix1 Ep2
     quantization:
-      description: The file type by which the weights are quantized.
+      description: The quantization of the weights.
       type: str
       sample: Q4_1
     parameters:
@@ -129,7 +129,7 @@ models:
       type: int
       sample: 64
     experts_used:
-      description: The number of experts that work on one token.
+      description: The number of experts that process a token.
       type: int
       sample: 4
     context_length:
@@ -141,7 +141,7 @@ models:
       type: bool
       sample: true
     tensor_bytes:
-      description: The size of the weights in bytes; about what they take in memory.
+      description: The size of the weights in bytes, which is about their size in memory.
       type: int
       sample: 96576768
     kv_bytes_per_token:

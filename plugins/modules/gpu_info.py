@@ -7,30 +7,31 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_info
-short_description: Show the NVIDIA GPUs of a host and who uses them
+short_description: Gather information about NVIDIA GPUs
 version_added: 0.1.0
 description:
-  - Asks NVIDIA's management library (NVML) about every GPU of the host, how much of its memory is in use, the processes
-    on it with their owner and command, its compute mode, MIG and ECC state, what its driver wants done after an Xid
-    error, and how the GPUs are linked.
+  - Queries NVIDIA's management library (NVML) for every GPU of the host. Returns its memory, the processes on it with
+    owner and command, its compute mode, MIG and ECC state, the recovery action of its driver after an Xid error, and
+    the links between the GPUs.
   - A GPU that is lost or does not answer is in the list with its own RV(gpus[].error). It does not hide the other GPUs.
-  - On a host without NVIDIA GPUs the list is empty, RV(reason) says why, and nothing of NVIDIA's is needed.
-  - A driver that is there but does not work fails the task, with the cause and the remedy. So does a driver that does
-    not answer within a minute, as happens when a GPU hangs.
+  - On a host without NVIDIA GPUs the list is empty, and RV(reason) says why. Nothing of NVIDIA's is required.
+  - If the driver does not work, or does not answer within a minute because a GPU hangs, the task fails with the cause
+    and the remedy.
 options:
   home:
     description:
-      - Where instances live on this host. The Python environment in C(venv) there has the library that reads the GPUs.
-      - The default is V(/opt/llamacpp) for root, and V(~/llamacpp) for another user.
+      - Folder on the host that contains the instances. The Python environment in its C(venv) has the library that reads
+        the GPUs.
+      - The default is C(/opt/llamacpp) for root and C(~/llamacpp) for other users.
     type: path
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
   - gpufleet.llamacpp.attributes.info_module
   - gpufleet.llamacpp.attributes.actiongroup
 requirements:
-  - nvidia-ml-py (on the host; only where NVIDIA's driver is)
+  - nvidia-ml-py on the host, if it has NVIDIA's driver
 notes:
-  - What looks like a key, token or password in a process' command is replaced by asterisks.
+  - Asterisks replace everything in the command of a process that looks like a key, a token or a password.
 seealso:
   - module: gpufleet.llamacpp.llamacpp_instance
   - module: gpufleet.llamacpp.llamacpp_instance_info
@@ -39,25 +40,25 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the GPUs
+- name: Gather information about the GPUs
   gpufleet.llamacpp.gpu_info:
   register: found
 
-- name: Show how much memory is free on each
+- name: Show the free memory of each GPU
   ansible.builtin.debug:
     msg: "GPU {{ item.index }} {{ item.name }}: {{ item.memory_free | human_readable }} free"
   loop: "{{ found.gpus }}"
   loop_control:
     label: "{{ item.uuid }}"
 
-- name: Stop here when a GPU is lost or needs a reset
+- name: Fail if a GPU is lost or needs a reset
   ansible.builtin.assert:
     that: broken | length == 0
     fail_msg: "{{ broken | join(' ') }}"
   vars:
     broken: "{{ found.gpus | map(attribute='error') | select | list }}"
 
-- name: Show who uses the GPUs
+- name: Show the processes on the GPUs
   ansible.builtin.debug:
     msg: "GPU {{ item.0.index }}: pid {{ item.1.pid }} of {{ item.1.user }}: {{ item.1.command }}"
   loop: "{{ found.gpus | subelements('processes') }}"
@@ -74,24 +75,24 @@ gpus:
   contains:
     index:
       description:
-        - The GPU's place in the order of PCI addresses, from 0.
-        - CUDA counts the same way with C(CUDA_DEVICE_ORDER=PCI_BUS_ID), but leaves lost GPUs out. RV(gpus[].uuid) is
+        - The GPU's index in the order of PCI addresses, from 0.
+        - CUDA uses the same order with C(CUDA_DEVICE_ORDER=PCI_BUS_ID), but skips lost GPUs. RV(gpus[].uuid) is
           safer.
       returned: success
       type: int
       sample: 0
     uuid:
-      description: The GPU's UUID, which stays the same over reboots. Empty where the GPU did not answer.
+      description: The GPU's UUID, which reboots do not change. Empty if the GPU did not answer.
       returned: success
       type: str
       sample: GPU-0f5a1c00-fa4e-4e56-8d4c-000000000000
     pci_bus_id:
-      description: The GPU's PCI address. Empty where the GPU did not answer.
+      description: The GPU's PCI address. Empty if the GPU did not answer.
       returned: success
       type: str
       sample: "00000000:1A:00.0"
     name:
-      description: The product's name. Empty where the GPU did not answer.
+      description: The product name. Empty if the GPU did not answer.
       returned: success
       type: str
       sample: NVIDIA H200 NVL
@@ -99,12 +100,12 @@ gpus:
       description:
         - Size of the GPU's memory in bytes, the sum of RV(gpus[].memory_reserved), RV(gpus[].memory_used) and
           RV(gpus[].memory_free).
-        - All four are V(0) where the GPU did not answer.
+        - All four are V(0) if the GPU did not answer.
       returned: success
       type: int
       sample: 150754820096
     memory_reserved:
-      description: Bytes that the driver and the firmware keep for themselves.
+      description: Bytes that the driver and the firmware reserve.
       returned: success
       type: int
       sample: 655360000
@@ -114,63 +115,63 @@ gpus:
       type: int
       sample: 4823449600
     memory_free:
-      description: Bytes that a new process can have.
+      description: Bytes that a new process can use.
       returned: success
       type: int
       sample: 145276010496
     utilization:
-      description: Percent of the last moment in which the GPU computed. V(null) where the GPU cannot tell.
+      description: Percent of the last sample period in which the GPU computed. V(null) if the GPU does not report it.
       returned: success
       type: int
       sample: 97
     compute_mode:
       description:
-        - How many processes the driver lets onto the GPU, V(default) for any number, V(exclusive_process) for one,
+        - How many processes the driver allows on the GPU, V(default) for any number, V(exclusive_process) for one,
           V(prohibited) for none.
-        - V(null) where the GPU cannot tell.
+        - V(null) if the GPU does not report it.
       returned: success
       type: str
       sample: default
     mig:
-      description: Whether the GPU is split into MIG instances. V(null) where it has no MIG.
+      description: Whether MIG is enabled. V(null) if the GPU has no MIG.
       returned: success
       type: bool
       sample: false
     ecc:
-      description: Whether the memory corrects its errors. V(null) where it cannot.
+      description: Whether ECC is enabled. V(null) if the GPU has no ECC.
       returned: success
       type: bool
       sample: true
     ecc_corrected:
-      description: Memory errors since the driver was loaded that were corrected. V(null) without ECC.
+      description: Corrected memory errors since the driver was loaded. V(null) without ECC.
       returned: success
       type: int
       sample: 0
     ecc_uncorrected:
-      description: Memory errors since the driver was loaded that could not be corrected. V(null) without ECC.
+      description: Uncorrected memory errors since the driver was loaded. V(null) without ECC.
       returned: success
       type: int
       sample: 0
     remapped_rows:
-      description: Rows of the memory that were replaced for good after errors. V(null) where the GPU cannot tell.
+      description: Memory rows that were remapped after errors. V(null) if the GPU does not report it.
       returned: success
       type: int
       sample: 0
     remapping_pending:
-      description: Whether more rows wait for the next reset of the GPU to be replaced. V(null) where it cannot tell.
+      description: Whether more rows will be remapped at the next reset. V(null) if the GPU does not report it.
       returned: success
       type: bool
       sample: false
     remapping_failed:
-      description: Whether a row could not be replaced, so that the GPU needs service. V(null) where it cannot tell.
+      description: Whether remapping failed and the GPU needs service. V(null) if the GPU does not report it.
       returned: success
       type: bool
       sample: false
     recovery_action:
       description:
-        - What the driver asks for after an error that it logged as an Xid. V(none) on a healthy GPU, else V(gpu_reset),
-          V(node_reboot), V(drain_p2p), V(drain_and_reset), or the number of an action that is newer than this module.
-        - V(null) where the driver cannot tell.
+        - What the driver recommends after an Xid error. V(none) on a healthy GPU, else V(gpu_reset),
+          V(node_reboot), V(drain_p2p), V(drain_and_reset), or the number of an action that this module does not know.
+        - V(null) if the driver does not report it.
       returned: success
       type: str
       sample: none
@@ -191,29 +192,29 @@ gpus:
           type: int
           sample: 4242
         memory:
-          description: Bytes that it holds on this GPU. V(null) where the driver does not tell.
+          description: Bytes that it uses on this GPU. V(null) if the driver does not report it.
           returned: success
           type: int
           sample: 4823449600
         user:
-          description: Who it runs as. V(null) where this user may not see the process.
+          description: The user that it runs as. V(null) if this user cannot see the process.
           returned: success
           type: str
           sample: operator
         command:
           description:
-            - Its command line, up to 200 characters, secrets replaced by asterisks.
-            - V(null) where this user may not see the process.
+            - Its command line, up to 200 characters. Asterisks replace secrets.
+            - V(null) if this user cannot see the process.
           returned: success
           type: str
           sample: /opt/llama.cpp/build/bin/llama-server --port 4403
     error:
-      description: Why the GPU does not answer and what to do. V(null) on a GPU that does.
+      description: Why the GPU does not answer, and what to do. V(null) if it answers.
       returned: success
       type: str
       sample: "GPU 2 is lost: it no longer answers on the PCI bus (NVML 15). Reboot the host; ..."
 links:
-  description: How each two GPUs that answer reach each other.
+  description: The connection of each pair of GPUs.
   returned: success
   type: list
   elements: dict
@@ -225,20 +226,20 @@ links:
       elements: int
       sample: [0, 1]
     nvlink:
-      description: Whether NVLink joins them. V(null) where the driver cannot tell.
+      description: Whether NVLink connects them. V(null) if the driver does not report it.
       returned: success
       type: bool
       sample: true
     p2p:
-      description: Whether they can read each other's memory, over NVLink or PCIe. V(null) where the driver cannot tell.
+      description: Whether they can read each other's memory, over NVLink or PCIe. V(null) if it is not reported.
       returned: success
       type: bool
       sample: true
     path:
       description:
-        - The nearest place where their PCIe paths meet. One of V(same_board), V(pcie_switch), V(pcie_switches),
+        - The nearest common point of their PCIe paths. One of V(same_board), V(pcie_switch), V(pcie_switches),
           V(host_bridge), V(numa_node) and V(system), from near to far.
-        - V(null) where the driver cannot tell.
+        - V(null) if the driver does not report it.
       returned: success
       type: str
       sample: numa_node
@@ -248,12 +249,12 @@ driver_version:
   type: str
   sample: 590.48.01
 cuda_version:
-  description: The newest CUDA that the driver runs. V(null) without a driver.
+  description: The newest CUDA version that the driver supports. V(null) without a driver.
   returned: success
   type: str
   sample: "13.1"
 reason:
-  description: Why RV(gpus) is empty. V(null) where it is not.
+  description: Why RV(gpus) is empty. V(null) if it is not.
   returned: success
   type: str
   sample: "This host has no NVIDIA driver (no libnvidia-ml.so.1), and no NVIDIA GPU is on its PCI bus. ..."

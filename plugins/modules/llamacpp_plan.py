@@ -7,28 +7,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: llamacpp_plan
-short_description: Foretell what there is to do about all instances of a host
+short_description: Preview pending changes for all instances of a host
 version_added: 0.1.0
 description:
-  - Looks at a host's declared instances, their models and their images in one go, as
-    M(gpufleet.llamacpp.llamacpp_instance) and M(gpufleet.llamacpp.gguf_model) would in check mode, and tells which of
-    them need a task of their own. A host with nothing to do is asked once, however many instances it has.
-  - Each is looked at with those before it in mind, which by then hold their memory and their GPUs, or gave them back.
-  - Fails with every problem of all of them at once, before anything is touched.
-  - Reads nothing of a model. One that is not on record counts as something to do.
-  - The role C(gpufleet.llamacpp.llamacpp) uses it.
+  - Checks all declared instances of a host with their models and images in one call, as
+    M(gpufleet.llamacpp.llamacpp_instance) and M(gpufleet.llamacpp.gguf_model) do in check mode. Returns those that need
+    a task of their own. So a host without changes costs one task, however many instances it has.
+  - Each instance is checked with the instances before it in mind. They will have used or freed memory and GPUs by then.
+  - Fails with all problems of all instances at once, before anything changes.
+  - Does not read models. A model without a record counts as a change.
+  - The role C(gpufleet.llamacpp.llamacpp) uses this module.
 options:
   instances:
     description:
       - The instances as the filter P(gpufleet.llamacpp.declared#filter) returns them. Their keys are the options of
         M(gpufleet.llamacpp.llamacpp_instance), and C(model) is a mapping of the options of
-        M(gpufleet.llamacpp.gguf_model). One without model and port is taken as it is recorded on the host.
+        M(gpufleet.llamacpp.gguf_model). An instance without model and port is taken from its record on the host.
     type: list
     elements: dict
     required: true
   home:
     description:
-      - Folder that holds everything. The default is C(~/llamacpp), for root C(/opt/llamacpp).
+      - Folder on the host that contains the instances.
+      - The default is C(/opt/llamacpp) for root and C(~/llamacpp) for other users.
     type: path
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
@@ -36,7 +37,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - In check mode what is missing on the host is a warning, since an earlier task might have brought it.
+      - In check mode, a missing image or model is a warning, because an earlier task may provide it.
   diff_mode:
     support: none
   idempotent:
@@ -49,46 +50,64 @@ author:
 """
 
 EXAMPLES = r"""
-- name: See what there is to do
+- name: Find the pending changes
   gpufleet.llamacpp.llamacpp_plan:
     instances: "{{ llamacpp_instances | gpufleet.llamacpp.declared }}"
-  register: there_is
+  register: pending
 
-- name: Tell it
+- name: Show them
   ansible.builtin.debug:
-    msg: "To be changed: {{ there_is.instances | map(attribute='name') | join(', ') or 'nothing' }}"
+    msg: "Instances to change: {{ pending.instances | map(attribute='name') | join(', ') or 'none' }}"
 """
 
 RETURN = r"""
 models:
-  description: The models that have to be brought, read or recorded; each once, as it was given.
+  description: The models to fetch, verify or record, each once, as given.
   type: list
   elements: dict
   returned: success
 images:
-  description: The images that have to be pulled, as options of M(gpufleet.llamacpp.sif_image).
+  description: The images to pull, as options of M(gpufleet.llamacpp.sif_image).
   type: list
   elements: dict
   returned: success
 instances:
-  description: Those of the given instances that are to be changed, or recorded anew.
+  description: The given instances that need a change, or a new record.
   type: list
   elements: dict
   returned: success
 undeclared:
-  description: Names of the host's instances that are not among the given ones.
+  description: Names of the host's instances that are not declared.
   type: list
   elements: str
   returned: success
   sample: [4404-old]
 memory:
   description:
-    - What the servers that are to be started take on each GPU, in bytes, and what is left, one after the other. Each is
-      looked at with those before it in mind, so the last row of a GPU tells what is left in the end.
-    - The rows are RV(gpufleet.llamacpp.llamacpp_instance#module:memory), with the name of the C(instance).
+    - What each server that is to start needs on each GPU, in bytes, and what stays free. The rows follow the order
+      of the starts, so the last row of a GPU shows what stays free in the end.
+    - A row has the keys of RV(gpufleet.llamacpp.llamacpp_instance#module:memory), and the name of the C(instance).
   type: list
   elements: dict
   returned: success
+problems:
+  description: Why the host is not ready, every problem at once. C(msg) has the same as text.
+  returned: if the task is refused
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: The instance or the model that the problem is about.
+      type: str
+    option:
+      description: The option that the problem is about. Empty if it is about none.
+      type: str
+    problem:
+      description: What was found and what was expected.
+      type: str
+    remedy:
+      description: What to do.
+      type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -11,6 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Where an operator finds the command. A unit test compares it with what _spec/run_sh.py renders.
+COMMAND = "the command is in the comment at the top of run.sh in the instance's folder"
+
 
 @dataclass(frozen=True)
 class Cause:

@@ -7,7 +7,7 @@ Private to gpufleet.llamacpp; may change at any time. Most were recorded from th
 
 from __future__ import annotations
 
-from .cause import cause
+from .cause import COMMAND, cause
 
 PULL_AGAIN = "Pull the image again, and set image_sha256, so that a damaged image is refused before the server stops."
 
@@ -83,7 +83,7 @@ CONTAINER = (
         r"FATAL: +(?P<reason>(?:container creation failed|while |could not ).*)",
         text="The container runtime could not start the container",
         detail="{reason}",
-        remedy="Start it by hand to see more: the command is the last line of run.sh in the instance's folder.",
+        remedy=f"Start it by hand to see more: {COMMAND}.",
     ),
     cause(
         "library missing",

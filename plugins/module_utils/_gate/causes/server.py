@@ -10,7 +10,7 @@ sources, because no GPU was available to break.
 
 from __future__ import annotations
 
-from .cause import cause
+from .cause import COMMAND, cause
 
 FREE_VRAM = (
     "Use more GPUs, a smaller context (context_size, or -ctk and -ctv q8_0), fewer gpu_layers, or end other programs "
@@ -22,8 +22,7 @@ SERVER = (
         "option unknown",
         r"error: invalid argument: (?P<option>.+)",
         text="The llama-server in this image does not know the argument {option}",
-        remedy="Correct it in args, or remove it. run.sh shows the command, and llama-server --help in the image lists "
-        "all options.",
+        remedy=f"Correct it in args, or remove it: {COMMAND}, and llama-server --help in the image lists all options.",
     ),
     cause(
         "no such device",
