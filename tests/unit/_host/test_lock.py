@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lock between real processes: one at a time, told by whom, and gone with its holder."""
+"""The lock between real processes: one holder at a time, named to the others, and released at its end."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_made_while_it_was_held_stays(tmp_path: Path) -> None:
+def test_a_folder_that_is_in_use_stays(tmp_path: Path) -> None:
     with lock.hold(str(tmp_path / "home/lock"), "a test", 0):
         (tmp_path / "home/file").touch()
     assert [entry.name for entry in (tmp_path / "home").iterdir()] == ["file"]
 
 
-def test_the_second_is_told_who_has_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_refusal_names_the_holder(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(lock.Locked) as error, lock.hold(str(tmp_path / "lock"), "a test", 0.3):
         pass
     said = str(error.value)
@@ -69,7 +69,7 @@ def test_the_second_is_told_who_has_it(tmp_path: Path, holder: subprocess.Popen[
     assert (tmp_path / "lock").exists()
 
 
-def test_the_second_waits(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_run_waits(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     second = start(tmp_path / "lock")
     time.sleep(0.3)
     assert second.poll() is None
@@ -87,7 +87,7 @@ def test_it_ends_with_its_holder(tmp_path: Path, holder: subprocess.Popen[str]) 
         pass
 
 
-def test_what_a_holder_has_started_does_not_have_it(tmp_path: Path) -> None:
+def test_a_child_of_the_holder_does_not_inherit_the_lock(tmp_path: Path) -> None:
     first = start(tmp_path / "lock", "and leave a child")
     assert first.stdout
     child = int(first.stdout.readline())
@@ -100,7 +100,7 @@ def test_what_a_holder_has_started_does_not_have_it(tmp_path: Path) -> None:
         os.kill(child, 9)
 
 
-def test_a_module_that_moved_has_what_its_first_process_holds(tmp_path: Path) -> None:
+def test_a_respawned_module_has_the_lock_of_its_first_process(tmp_path: Path) -> None:
     """As ansible.module_utils.common.respawn does: the module is a child of itself, which waits."""
     path = tmp_path / "lock"
     with lock.hold(str(path), "a test", 0):
@@ -111,7 +111,7 @@ def test_a_module_that_moved_has_what_its_first_process_holds(tmp_path: Path) ->
     assert not path.exists()
 
 
-def test_a_lock_that_says_nothing(tmp_path: Path) -> None:
+def test_a_lock_without_a_name(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True); sys.stdin.read()"
     mute = subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

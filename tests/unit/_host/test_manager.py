@@ -125,7 +125,7 @@ def test_systemd_unit() -> None:
     assert found["TimeoutStartSec"] == ["300"]
     assert found["WantedBy"] == ["multi-user.target"]
     assert found["RestartPreventExitStatus"] == ["78"]
-    # These break Apptainer or CUDA; whoever adds one has to try it with both.
+    # These break Apptainer or CUDA; before one is added, it has to be tried with both.
     assert not {"PrivateDevices", "DevicePolicy", "SystemCallFilter", "ProtectHome", "MemoryDenyWriteExecute"} & set(
         found
     )
@@ -156,7 +156,7 @@ def test_systemd_user_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_logs_are_where_the_runner_puts_them() -> None:
+def test_logs_come_from_the_journal_or_the_file() -> None:
     root = systemd.Systemd(Commands(), "/h")
     assert root.commands(unit())["logs"][0] == "journalctl"
     assert root.commands(unit(log="/h/x.log"))["logs"] == ["tail", "-n", "100", "-F", "/h/x.log"]
@@ -184,7 +184,7 @@ def test_logs_are_where_the_runner_puts_them() -> None:
         ("", manager.UnitState(detail=" ()")),
     ],
 )
-def test_systemctl_show_is_understood(shown: str, state: manager.UnitState) -> None:
+def test_output_of_systemctl_show(shown: str, state: manager.UnitState) -> None:
     assert systemd.parse_show(shown) == state
 
 
@@ -222,7 +222,7 @@ def test_systemd_does_not_stop_what_is_not_there(tmp_path: Path) -> None:
     assert run.verbs() == ["show", "clean"]
 
 
-def test_a_failing_command_is_told() -> None:
+def test_the_output_of_a_failing_command_is_in_the_error() -> None:
     run = Commands(start=(1, "", "Failed to start\nUnit is masked.\n"))
     with pytest.raises(manager.ManagerError, match=r"exit status 1: Failed to start / Unit is masked\."):
         systemd.Systemd(run, "/h").start(unit())
@@ -232,7 +232,7 @@ def test_a_failing_command_is_told() -> None:
     "changes",
     [{"name": "../x"}, {"name": ""}, {"description": "a\nExecStart=b"}, {"mounts": ("/a\n",)}, {"command": ("\0",)}],
 )
-def test_what_no_unit_can_hold(changes: dict[str, Any]) -> None:
+def test_values_that_no_unit_can_contain(changes: dict[str, Any]) -> None:
     with pytest.raises(manager.ManagerError):
         unit(**changes)
 
@@ -296,7 +296,7 @@ def test_supervisor_home_fits_a_socket() -> None:
         ({}, manager.UnitState(detail="supervisord does not have it")),
     ],
 )
-def test_what_supervisord_tells_is_understood(info: dict[str, Any], state: manager.UnitState) -> None:
+def test_answers_of_supervisord(info: dict[str, Any], state: manager.UnitState) -> None:
     assert supervisor.state_of(info) == state
 
 
@@ -440,7 +440,7 @@ def test_supervisor_life(mine: supervisor.Supervisor) -> None:
     assert not Path(mine.home, ".supervisord.lock").exists()
 
 
-def test_supervisor_a_changed_unit_that_runs_is_started_anew(mine: supervisor.Supervisor) -> None:
+def test_supervisor_restarts_a_changed_unit(mine: supervisor.Supervisor) -> None:
     one = sleeper(mine, "1000")
     mine.install(one)
     mine.start(one)
@@ -488,7 +488,7 @@ def test_supervisor_that_is_not_there(home: Path) -> None:
         mine.start(unit())
 
 
-def test_supervisor_tells_why_a_program_cannot_start(mine: supervisor.Supervisor) -> None:
+def test_supervisor_reports_why_a_program_cannot_start(mine: supervisor.Supervisor) -> None:
     one = dataclasses.replace(sleeper(mine, ""), command=("/nowhere/python3",), enabled=False)
     mine.install(one)
     with pytest.raises(manager.ManagerError, match="supervisord did not start one: "):

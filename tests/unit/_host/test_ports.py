@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who listens on a port, by real sockets."""
+"""The processes that listen on a port, with real sockets."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_the_end_of_a_process_is_seen_at_once(child: subprocess.Popen[bytes]) ->
     assert time.monotonic() - begin < 30
 
 
-def test_where_the_kernel_does_not_tell_of_an_end_it_is_waited_in_steps(
+def test_without_pidfd_the_wait_takes_the_timeout(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's own Python environment: when a module moves into it, and what it says where that does not help."""
+"""The host's own Python environment: when a module respawns in it, and the error if that does not help."""
 
 from __future__ import annotations
 

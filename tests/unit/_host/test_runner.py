@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runner as a real process, over a stand-in for container and llama-server that does what a file tells it."""
+"""The runner as a real process, with programs that stand in for the container and llama-server."""
 
 from __future__ import annotations
 
@@ -24,65 +24,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import run
 
 LIMIT = 15.0  # s; only ever reached by a failing test
 
-# Answers as the file `behaviour` beside it says: {"health": 200, "slots": [..] or a status, "term": what a TERM does}.
-SERVER = """#!{python} -IS
-import json, os, signal, sys, threading, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-here = os.path.dirname(os.path.abspath(__file__))
-terms = 0
-# Opened once: while the door is shut, there is no descriptor left.
-told, requests = open(here + "/behaviour"), open(here + "/requests", "a")
-def behaviour():
-    return json.loads(os.pread(told.fileno(), 4096, 0))
-def term(number, frame):
-    global terms
-    terms += 1
-    os.write(requests.fileno(), b"TERM\\n")
-    if behaviour()["term"] == "leave" or (behaviour()["term"] == "leave at the second" and terms == 2):
-        print("bye", flush=True)
-        os._exit(terms - 1)
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        os.write(requests.fileno(), (self.path + " " + str(self.headers.get("Authorization")) + "\\n").encode())
-        if self.path == "/stream":  # an answer in parts, for as long as the slots are busy
-            self.send_response(200)
-            self.end_headers()
-            while behaviour()["slots"] == 501 or behaviour()["slots"][0]["is_processing"]:
-                self.wfile.write(b"token ")
-                time.sleep(0.02)
-            self.wfile.write(b"done")
-            self.close_connection = True
-            return
-        value = behaviour()[self.path[1:]]
-        status, body = (value, b"{{}}") if isinstance(value, int) else (200, json.dumps(value).encode())
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args):
-        pass
-if behaviour().get("die"):
-    print("error: invalid argument", flush=True)
-    sys.exit(behaviour()["die"])
-signal.signal(signal.SIGTERM, term)
-server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
-print("listening \\u00fc", *sys.argv[2:], flush=True)
-server.serve_forever()
-"""
-
-# What apptainer does: a helper (the FUSE process), the program with a clean environment, signals and status passed on.
-CONTAINER = """#!{python} -IS
-import os, signal, subprocess, sys
-here = os.path.dirname(os.path.abspath(__file__))
-helper = subprocess.Popen(["sleep", "1000"], preexec_fn=os.setpgrp, env={{}})
-child = subprocess.Popen([here + "/llama-server", *sys.argv[1:]], env={{}})
-with open(here + "/pids", "w") as file:
-    file.write(f"{{os.getpid()}} {{helper.pid}} {{child.pid}}")
-signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
-status = child.wait()
-sys.exit(128 - status if status < 0 else status)
-"""
+PROGRAMS = Path(__file__).with_name("programs")
 
 # The runner with its waiting times cut down, so that a test takes a second and not a minute.
 DRIVER = """
@@ -124,9 +66,9 @@ class Instance:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         (folder / "requests").touch()
-        for name, text in (("llama-server", SERVER), ("container", CONTAINER)):
+        for name, program in (("llama-server", "llama_server.py"), ("container", "container.py")):
             path = folder / name
-            path.write_text(text.format(python=sys.executable))
+            path.write_text(f"#!{sys.executable} -IS\n" + (PROGRAMS / program).read_text())
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
         self.behave(health=200, slots=IDLE, term="leave")
         self.launch: dict[str, Any] = {
@@ -217,7 +159,7 @@ def test_ready_only_after_loading_and_clean_stop(instance: Instance) -> None:
     assert "listening \u00fc $(id) %h 'x'\n" in instance.log()
 
 
-def test_it_tells_which_files_the_server_was_started_on(instance: Instance, tmp_path: Path) -> None:
+def test_the_state_has_the_files_that_the_server_was_started_with(instance: Instance, tmp_path: Path) -> None:
     key, gone, folder = tmp_path / "key", str(tmp_path / "gone"), str(tmp_path)
     key.write_text("secret")
     instance.launch["files"] = [str(key), gone, folder]
@@ -226,7 +168,7 @@ def test_it_tells_which_files_the_server_was_started_on(instance: Instance, tmp_
     assert instance.running()["files"] == {str(key): [seen.st_ino, 6, seen.st_mtime_ns], gone: None, folder: None}
 
 
-def test_a_file_that_comes_while_the_server_starts_is_one_that_it_was_started_on(
+def test_a_file_that_appears_during_the_start_counts_as_there_from_the_start(
     instance: Instance, tmp_path: Path
 ) -> None:
     late = tmp_path / "model"
@@ -280,13 +222,13 @@ def refused(instance: Instance) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this Python was built on an old kernel")
-def test_whoever_is_in_is_served_to_the_end_and_nobody_new_comes_in(instance: Instance) -> None:
+def test_a_drain_completes_requests_and_refuses_new_clients(instance: Instance) -> None:
     instance.behave(slots=BUSY)
     process = instance.start()
     instance.ready(process)
     client, answer = stream(instance)
     process.terminate()
-    until(lambda: refused(instance), "a shut door")
+    until(lambda: refused(instance), "new clients are refused")
     time.sleep(0.2)
     assert refused(instance)
     assert instance.terms() == 0
@@ -297,7 +239,7 @@ def test_whoever_is_in_is_served_to_the_end_and_nobody_new_comes_in(instance: In
     client.close()
 
 
-def test_a_server_that_does_not_tell_is_left_when_its_last_client_has_gone(instance: Instance) -> None:
+def test_a_drain_without_slots_waits_for_the_connections(instance: Instance) -> None:
     instance.behave(slots=BUSY)
     process = instance.start()
     instance.ready(process)
@@ -310,7 +252,7 @@ def test_a_server_that_does_not_tell_is_left_when_its_last_client_has_gone(insta
     assert instance.running()["cut"] == 0
 
 
-def test_what_is_cut_is_counted_and_the_limit_is_the_newest(instance: Instance) -> None:
+def test_cut_requests_are_counted_and_the_drain_limit_is_the_latest(instance: Instance) -> None:
     instance.launch.update(drain_timeout=1000)
     instance.behave(slots=BUSY)
     process = instance.start()
@@ -337,7 +279,7 @@ def test_what_is_cut_is_counted_and_the_limit_is_the_newest(instance: Instance) 
         ((200, BUSY), True, 0),  # asking for the slots would wake it
     ],
 )
-def test_what_is_waited_for(slots: Any, sleeping: bool, working: int | None, tmp_path: Path) -> None:
+def test_requests_in_flight(slots: Any, sleeping: bool, working: int | None, tmp_path: Path) -> None:
     answers = {"/slots": slots, "/props": (200, {"is_sleeping": sleeping})}
 
     class Connection(runner.Connection):
@@ -417,7 +359,7 @@ def test_the_container_command_does_not_exist(instance: Instance) -> None:
     assert "/nonexistent/apptainer cannot be started: No such file" in instance.log()
 
 
-def test_after_a_killed_runner_the_next_one_clears_up(instance: Instance) -> None:
+def test_the_next_runner_ends_the_container_of_a_killed_one(instance: Instance) -> None:
     process = instance.start()
     instance.ready(process)
     old = instance.pids()
@@ -442,7 +384,7 @@ def test_a_live_runner_whose_manager_died_is_replaced(instance: Instance) -> Non
     assert "ending a runner whose manager is gone" in instance.log()
 
 
-def test_a_port_that_answers_already_is_not_taken_for_ours(instance: Instance) -> None:
+def test_a_port_in_use_is_not_taken_for_our_server(instance: Instance) -> None:
     neighbour = Instance(instance.folder / "neighbour")
     process = neighbour.start()
     instance.started.append(process)
@@ -457,7 +399,7 @@ def test_a_port_that_answers_already_is_not_taken_for_ours(instance: Instance) -
 
 
 @pytest.mark.parametrize("other", ["process", "boot"])
-def test_a_reused_pid_in_running_json_is_left_alone(instance: Instance, other: str) -> None:
+def test_a_reused_pid_in_running_json_is_not_touched(instance: Instance, other: str) -> None:
     bystander = subprocess.Popen(["sleep", "1000"])
     try:
         found = runner.process(bystander.pid)
@@ -492,7 +434,7 @@ def test_log_is_appended_and_rotated(instance: Instance) -> None:
     assert (instance.folder / "llama-server.log.1").exists()
 
 
-def test_old_logs_are_kept_and_no_line_is_lost_or_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_logs_are_kept_and_no_line_is_lost_or_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LOG_BYTES", 100)
     log = runner.Log(str(tmp_path / "log"))
     for number in range(100):
@@ -505,15 +447,15 @@ def test_old_logs_are_kept_and_no_line_is_lost_or_torn(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("said", "written"),
+    ("output", "written"),
     [
         (b"one\ntwo", b"one\ntwo\n"),
         (b"\xff\xfe no text\r\n\n", b"\xff\xfe no text\r\n\n"),
         (b"", b""),
     ],
 )
-def test_what_the_server_says_is_copied_as_it_is(said: bytes, written: bytes, tmp_path: Path) -> None:
-    assert copied(said, tmp_path) == written
+def test_the_output_is_copied_unchanged(output: bytes, written: bytes, tmp_path: Path) -> None:
+    assert copied(output, tmp_path) == written
 
 
 def test_a_line_without_an_end_is_copied_in_parts(tmp_path: Path) -> None:
@@ -523,10 +465,10 @@ def test_a_line_without_an_end_is_copied_in_parts(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 2 * runner.LONGEST_LINE
 
 
-def copied(said: bytes, tmp_path: Path) -> bytes:
-    """What stands in the log after the server has said this."""
-    (tmp_path / "said").write_bytes(said)
-    child = subprocess.Popen(["cat", tmp_path / "said"], stdout=subprocess.PIPE)
+def copied(output: bytes, tmp_path: Path) -> bytes:
+    """The log of a server with this output."""
+    (tmp_path / "output").write_bytes(output)
+    child = subprocess.Popen(["cat", tmp_path / "output"], stdout=subprocess.PIPE)
     log = runner.Log(str(tmp_path / "log"))
     assert child.stdout
     with child.stdout:
@@ -537,7 +479,7 @@ def copied(said: bytes, tmp_path: Path) -> bytes:
     return (tmp_path / "log").read_bytes()
 
 
-def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_only_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     log = runner.Log("/dev/full")
     log.mark("lost")
     monkeypatch.setattr(runner, "LOG_BYTES", 1)
@@ -545,7 +487,7 @@ def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatc
     log.mark("lost as well")
 
 
-def test_without_a_log_file_everything_goes_to_our_own_output(instance: Instance) -> None:
+def test_without_a_log_file_everything_goes_to_stderr(instance: Instance) -> None:
     instance.launch["log"] = None
     instance.behave(die=3)
     process = instance.start()
@@ -560,7 +502,7 @@ def test_api_key_and_stall(instance: Instance) -> None:
     process = instance.start()
     instance.ready(process)
     pids = instance.pids()
-    assert ended(process) == 1  # the server answered TERM with 0, but nobody had asked it to go
+    assert ended(process) == 1  # the server exited with 0 on TERM, but no stop was requested
     assert gone(pids)
     assert "no busy slot has moved" in instance.log()
     assert "/slots Bearer secret\n" in (instance.folder / "requests").read_text()
@@ -593,7 +535,7 @@ HEALTHY = (200, {"status": "ok"})
         ([(10, HEALTHY, (200, IDLE)), (41, (500, None), SILENT)], "/health has not answered 200 for 31 s (last: 500)"),
     ],
 )
-def test_when_a_server_is_given_up(
+def test_when_a_server_is_restarted(
     looks: list[Any], verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = {"seconds": 0.0}
@@ -609,8 +551,8 @@ def test_when_a_server_is_given_up(
         now["seconds"] = seconds
         answers.update({"/health": health, "/slots": slots})
         fed.clear()
-        said = watched.probe()
-    assert verdict in said if verdict else said == ""
+        trouble = watched.probe()
+    assert verdict in trouble if verdict else trouble == ""
     assert fed == (["WATCHDOG=1"] if health == HEALTHY and not verdict else [])
 
 
@@ -637,7 +579,7 @@ def test_a_stopped_server_is_replaced(instance: Instance) -> None:
     assert "/health has not answered 200" in instance.log()
 
 
-def test_a_server_that_never_answers_is_given_up(instance: Instance) -> None:
+def test_a_server_that_never_answers_is_ended(instance: Instance) -> None:
     instance.launch["argv"] = ["/bin/sleep", "1000"]
     assert ended(instance.start("START_SILENCE_LIMIT=0.5")) == 143
     assert "no answer at http://127.0.0.1:" in instance.log()

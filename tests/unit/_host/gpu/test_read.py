@@ -174,7 +174,7 @@ def test_a_lost_gpu_loses_no_other(host: Write) -> None:
     ("code", "words"),
     [(16, "nvidia-smi --gpu-reset -i 1"), (4, "/dev/nvidia"), (13, "510 or newer"), (999, "Unknown Error (NVML 999)")],
 )
-def test_what_is_wrong_with_one_gpu_in_words(host: Write, code: int, words: str) -> None:
+def test_errors_of_one_gpu(host: Write, code: int, words: str) -> None:
     host(line(1, rc=code))
     found = gpu.read_gpus()
     assert words in str(found[1].error)
@@ -182,7 +182,7 @@ def test_what_is_wrong_with_one_gpu_in_words(host: Write, code: int, words: str)
     assert [one.error for one in found if one.index != 1] == [None] * 3
 
 
-def test_a_gpu_that_fails_half_way_keeps_what_it_said(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_fails_half_way_keeps_what_was_read(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     host(line(0, bus="F0"))
     real = pynvml.nvmlDeviceGetMemoryInfo
 
@@ -199,7 +199,7 @@ def test_a_gpu_that_fails_half_way_keeps_what_it_said(host: Write, monkeypatch: 
 
 
 @pytest.mark.parametrize("code", [3, 4, 13])
-def test_facts_that_a_driver_cannot_tell_are_none(host: Write, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_values_that_a_driver_does_not_know_are_none(host: Write, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     host()
     for name in (
         "DeviceGetComputeMode",
@@ -249,7 +249,7 @@ def test_processes_that_start_between_nvmls_two_calls(host: Write, monkeypatch: 
         (3, "Not Supported (NVML 3)", False),
     ],
 )
-def test_a_driver_that_does_not_work_in_words(host: Write, code: int, words: str, no_gpu: bool) -> None:
+def test_errors_of_the_driver(host: Write, code: int, words: str, no_gpu: bool) -> None:
     host(f"init_rc {code}")
     with pytest.raises(gpu.NvmlUnavailable) as caught:
         gpu.read()
@@ -285,7 +285,7 @@ def test_a_driver_without_a_gpu(host: Write) -> None:
     assert gpu.read() == gpu.Reading(gpus=(), links=(), driver_version="590.48.01", cuda_version="13.1")
 
 
-def test_a_driver_that_hangs_is_left_behind(host: Write) -> None:
+def test_a_driver_that_hangs_is_abandoned(host: Write) -> None:
     host("hang 600")
     with pytest.raises(gpu.NvmlUnavailable, match=r"did not answer within 0\.2 s") as caught:
         gpu.read(timeout=0.2)
@@ -301,7 +301,7 @@ def test_a_crash_inside_the_library(host: Write, monkeypatch: pytest.MonkeyPatch
         gpu.read()
 
 
-def test_a_mistake_of_ours_is_not_taken_for_one_of_the_driver(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_bug_is_not_reported_as_one_of_the_driver(host: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "query", lambda facts: {"links": []}["gpus"])
     with pytest.raises(RuntimeError, match="KeyError: 'gpus'"):
         gpu.read()
@@ -369,13 +369,13 @@ def test_resolve(wanted: list[str], indexes: list[int]) -> None:
         ("3", "GPU 3 is lost. Reboot it."),
     ],
 )
-def test_resolve_says_what_is_wrong(wanted: str, words: str) -> None:
+def test_resolve_reports_what_is_wrong(wanted: str, words: str) -> None:
     problems = resolve([wanted], [*GPUS, LOST])[1]
     assert len(problems) == 1
     assert words in str(problems[0])
 
 
-def test_resolve_says_all_that_is_wrong_at_once() -> None:
+def test_resolve_reports_every_problem() -> None:
     found, problems = resolve(["0", "7", "GPU-0f5a", "GPU-0f", "1"], GPUS)
     assert [one.index for one in found] == [0, 1]
     assert len(problems) == 3
