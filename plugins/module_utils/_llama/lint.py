@@ -114,8 +114,8 @@ def _parse(
             values = tuple(words[place : place + option.values])
             next_option = next((value for value in values if spelled(value) in known), None)
             if next_option or len(values) < option.values:
-                text = f"{word} needs a value, {_described(option)}, but {next_option or 'nothing'} follows"
-                checked.add("args", text, f"Write '{word} VALUE'.")
+                text = f"{word} needs a value, but {next_option or 'nothing'} follows"
+                checked.add("args", text, f"Write '{word} {option.hint}': {option.about or 'see --help'}.")
                 before = None
             else:
                 use = UsedOption(option, word, values)
@@ -194,11 +194,6 @@ def _expected(option: Option, value: str) -> str | None:
     return None
 
 
-def _described(option: Option) -> str:
-    """The option's value as --help describes it."""
-    return f"{option.hint} ({option.about})" if option.about else option.hint
-
-
 def _repeated(uses: Sequence[UsedOption]) -> list[str]:
     """A warning for each option that is given more than once, under any of its names, but for those that add up."""
     groups: dict[tuple[str, ...], list[UsedOption]] = {}
@@ -247,9 +242,10 @@ def _unknown_variable(name: str, by_env: Mapping[str, Option], owned: Mapping[st
     instead = REPLACED.get(name)
     if instead:
         return f"{name} was removed from this build of llama-server", f"Add '{instead}' to args."
-    near = _similar(name, by_env)
+    # Without the prefix, which makes all of them similar.
+    near = _similar(name[len(PREFIX) :], {variable[len(PREFIX) :]: option for variable, option in by_env.items()})
     if near:
-        return f"unknown variable {name}", _suggestion(near, owned)
+        return f"unknown variable {name}, which llama-server ignores", _suggestion(PREFIX + near, owned)
     return f"unknown variable {name}, which llama-server ignores", "Put the option into args, under its own name."
 
 

@@ -62,10 +62,10 @@ def _refused(use: UsedOption, message: str) -> Problem:
     remedy = "Correct it."
     if option.terms:
         remedy = f"Its help lists {', '.join(option.terms)}."
+    elif option.hint in PATHS:
+        remedy = "The path is inside the container; binds mounts folders of the host there."
     elif option.hint:
-        remedy = f"It takes {option.hint}: {option.about}" + "." * (not option.about.endswith("."))
-    if option.hint in PATHS:
-        remedy += " The path is inside the container; binds mounts folders of the host there."
+        remedy = f"It takes {option.hint}: {option.about}."
     return Problem("args", f"llama-server refuses {' '.join(use.words)!r}: {_plain(message)}", remedy)
 
 

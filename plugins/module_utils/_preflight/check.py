@@ -113,7 +113,7 @@ def check_port(spec: Spec, home: str, our_runner: int | None) -> list[Problem]:
         Problem(
             "port",
             f"{spec.port} is in use by {holder}",
-            "Stop that process (a server of another run.sh: with that script), or choose another port.",
+            "Stop that process (with its run.sh, if it is another server), or choose another port.",
             # An instance whose record has another port by now gives this one up when it is restarted.
             may_pass=any(holder.pid in pids_of(other.launch) for other in others.values()),
         )

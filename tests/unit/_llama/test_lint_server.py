@@ -42,8 +42,8 @@ def test_every_refusal_is_found_by_asking_again_without_it() -> None:
     first, second = problems(image, "-lm", "foo", "--jinja", "--slot_save_path", "/x")
     assert str(first) == "args: llama-server refuses '-lm foo': invalid value. Its help lists auto, mlock."
     assert str(second) == (
-        "args: llama-server refuses '--slot_save_path /x': not a directory: /x. It takes PATH: where to keep slots. "
-        "The path is inside the container; binds mounts folders of the host there."
+        "args: llama-server refuses '--slot_save_path /x': not a directory: /x. The path is inside the container; "
+        "binds mounts folders of the host there."
     )
     assert [line[8:-1] for line in image.asked] == [
         ["-lm", "foo", "--jinja", "--slot_save_path", "/x"],
@@ -53,10 +53,9 @@ def test_every_refusal_is_found_by_asking_again_without_it() -> None:
 
 
 def test_words_of_c_plus_plus_are_translated() -> None:
-    (problem,) = problems(Image(refused("--lora", "stof"), (0, "")), "--lora", "x")
-    assert str(problem).startswith(
-        "args: llama-server refuses '--lora x': expected a number. It takes FNAME: more weights."
-    )
+    (problem,) = problems(Image(refused("-fitt", "stoi"), (0, "")), "-fitt", "x")
+    assert problem.text == "llama-server refuses '-fitt x': expected a number"
+    assert problem.remedy == "It takes MiB0,MiB1,MiB2,...: target margin, default: 1024."
 
 
 def test_a_variable_is_taken_out_too() -> None:

@@ -39,7 +39,7 @@ def test_a_port_of_a_stranger(home: str) -> None:
         port = server.getsockname()[1]
         (problem,) = preflight.check_port(a_spec(port=port), home, None)
     assert f"port: {port} is in use by pid {os.getpid()} of user {getpass.getuser()}: " in str(problem)
-    assert str(problem).endswith("with that script), or choose another port.")
+    assert str(problem).endswith("another server), or choose another port.")
     assert not problem.may_pass
 
 
