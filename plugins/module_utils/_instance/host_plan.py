@@ -33,7 +33,7 @@ AT_REST = ("stopped", "absent")
 
 
 @dataclass(frozen=True)
-class HostAccess:
+class HostTools:
     """The ways to the host, as in Request."""
 
     home: str
@@ -56,7 +56,7 @@ class HostPlan:
     sure: bool = True
 
 
-def look(declared: Sequence[Mapping[str, Any]], host: HostAccess, environ: Mapping[str, str], strict: bool) -> HostPlan:
+def look(declared: Sequence[Mapping[str, Any]], host: HostTools, environ: Mapping[str, str], strict: bool) -> HostPlan:
     """Look at all of them; changes nothing, raises nothing.
 
     ``declared`` is what the filter of that name, or as_recorded, returns. ``strict``: what no task of the run brings is
@@ -87,7 +87,7 @@ def unique(values: Sequence[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
-def _look_at_model(model: Mapping[str, Any], host: HostAccess, environ: Mapping[str, str], found: HostPlan) -> None:
+def _look_at_model(model: Mapping[str, Any], host: HostTools, environ: Mapping[str, str], found: HostPlan) -> None:
     """Add whether there is something to do about a model. Reads nothing of it: what is not recorded is to be read."""
     valid = ArgumentSpecValidator(MODEL, mutually_exclusive=EXCLUSIVE, required_together=TOGETHER).validate(
         {**model, "home": host.home}
@@ -120,7 +120,7 @@ def problems_of(error: OperatorError | OSError) -> Sequence[Problem]:
     return error.problems if isinstance(error, OperatorError) else [Problem("", str(error))]
 
 
-def _look_at_instance(entry: Mapping[str, Any], host: HostAccess, strict: bool, found: HostPlan) -> None:
+def _look_at_instance(entry: Mapping[str, Any], host: HostTools, strict: bool, found: HostPlan) -> None:
     """Add whether there is something to do about an instance, or what stands in the way."""
     name = entry["name"]
     try:
@@ -179,7 +179,7 @@ def _path(entry: Mapping[str, Any]) -> Any:
     return (entry.get("model") or {}).get("path")
 
 
-def _preview(entry: Mapping[str, Any], host: HostAccess, before: tuple[Neighbour, ...]) -> Answer:
+def _preview(entry: Mapping[str, Any], host: HostTools, before: tuple[Neighbour, ...]) -> Answer:
     """What llamacpp_instance would answer in check mode."""
     valid = ArgumentSpecValidator(INSTANCE).validate({**entry, "model": _path(entry), "home": host.home})
     if valid.error_messages:

@@ -76,7 +76,7 @@ def run_module(module: AnsibleModule) -> None:
 def run_plan_module(module: AnsibleModule) -> None:
     """Do what llamacpp_plan was asked; ends the module."""
     home = module.params["home"] or default_home()
-    host = host_plan.HostAccess(
+    host = host_plan.HostTools(
         home,
         _run(module),
         lambda library: prefer_library(library, home),

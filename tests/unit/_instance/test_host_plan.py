@@ -56,7 +56,7 @@ class Host:
         return self.models.get(params["path"], a_model())
 
     def look(self, *declared: Mapping[str, Any], strict: bool = True) -> host_plan.HostPlan:
-        ways = host_plan.HostAccess(
+        ways = host_plan.HostTools(
             str(self.home), lambda argv, environ=None: (0, "", ""), lambda name: True, lambda text: None
         )
         return host_plan.look(declared, ways, {}, strict)
