@@ -29,8 +29,8 @@ from bench_ground import ROOT, Ground, Spent, python, run
 sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read as read_gguf
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.layout import MODEL_RECORDS
 from ansible_collections.gpufleet.llamacpp.tests.lab.hub import File, Hub
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 
@@ -231,7 +231,7 @@ def again(ground: Ground, rounds: int) -> list[Row]:
         read_gguf(str(path))
         arguments = json.dumps({"path": str(path), "sha256": ["0" * 64]})
         time.sleep(2.5)  # a record is believed when the file was at rest for 2 s
-        record(str(path), RECORDS, "0" * 64, {})
+        record(str(path), MODEL_RECORDS, "0" * 64, {})
         calls[size] = python(MODULE, MODEL_MODULE, arguments)
     times: dict[int, list[float]] = {size: [] for size in calls}
     for _turn in range(4 * rounds):

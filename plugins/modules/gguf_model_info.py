@@ -160,7 +160,7 @@ models:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._artifact.model.observe import inventory
+from ..module_utils._artifact.model.info import run_module
 
 
 def main() -> None:
@@ -168,14 +168,7 @@ def main() -> None:
         argument_spec={"path": {"type": "path", "required": True}},
         supports_check_mode=True,
     )
-    path = module.params["path"]
-    if not path.startswith("/"):
-        module.fail_json(msg=f"path must be absolute, and it is {path!r}.")
-    try:
-        models = inventory(path)
-    except OSError as error:
-        module.fail_json(msg=f"{path} cannot be listed ({error.strerror}). Run the task as a user who may read it.")
-    module.exit_json(changed=False, models=models)
+    run_module(module)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sif_image
-short_description: Pull and verify Apptainer/Singularity images
+short_description: Have a Singularity/Apptainer image on a host, whole and verified
 version_added: 0.1.0
 description:
-  - Puts a SIF file at a path on the host, from a web server, a registry or a file on the host, and returns what it
-    contains, such as the path and the build of C(llama-server).
-  - The previous file at the path stays untouched until the new one is verified, and is then replaced atomically. A
-    server that has the previous file open keeps it.
-  - The module records what it verified in the hidden folder C(.sif_image) next to the file. The next run reads only
-    that record. It queries no registry and starts no container, unless O(pull=always) has to check whether a tag moved.
-  - Downloads from C(https://) and C(oras://) use several connections, and resume after any interruption. For
-    C(docker://) and C(library://) the module runs Apptainer, with temporary files and a cache next to O(path) that are
-    removed afterwards.
+  - Brings a SIF file to a path on the host, from an address, a registry or another place on that host, and tells what
+    is in it, such as where C(llama-server) lies and which build it is.
+  - What the path held before stays in place, untouched, until the new file is whole and verified. The new one then
+    takes its place at once; a server that has the old one open keeps it.
+  - What was verified and learned is recorded in the hidden folder C(.sif_image) beside the file. The next run reads
+    that record only. It asks no registry and runs nothing, unless O(pull=always) wants to know whether a tag has moved.
+  - Files from C(https://) and C(oras://) are fetched in parallel and resumed after any interruption. C(docker://) and
+    C(library://) are left to Apptainer, whose temporary files and cache lie beside O(path) and are removed afterwards.
 options:
   path:
     description:
@@ -27,105 +26,104 @@ options:
     required: true
   state:
     description:
-      - V(present) puts the image there. V(absent) removes it and its record.
-      - V(absent) is refused if an instance of O(home) uses the image or used it in its last release, or if this user
-        can see that a process has it open; unless O(force=true).
-      - Without O(src), V(present) verifies the image, and fails if it is missing.
+      - V(present) has the image there, V(absent) removes it and its record.
+      - V(absent) is refused while an instance of O(home) has the image, or had it in its last release, and while a
+        process has it open, as far as this user can see that; unless O(force=true).
+      - Without O(src), V(present) only verifies that the image is there, and fails where it is not.
     type: str
     choices: [present, absent]
     default: present
   force:
     description:
-      - Whether V(absent) also removes an image that is in use. A server keeps running from it until its next start. An
-        instance cannot roll back to a release that used it.
+      - Whether V(absent) also removes an image that is in use. A server that runs from it keeps running until it is
+        started again, and an instance that had it in its last release cannot go back to that.
     type: bool
     default: false
   src:
     description:
-      - The source of the image, if the host does not have it.
-      - An absolute path is a SIF file on the host. The module copies it again when it changes, unless O(sha256) selects
-        the content.
+      - Where the image comes from, if the host does not have it yet.
+      - An absolute path is a SIF file on the host. A changed one is copied again, unless O(sha256) says what is wanted.
       - V(https://...) or V(http://...) is the address of a SIF file.
-      - V(oras://registry/name:tag) is a SIF file in an OCI registry, as C(apptainer push) stores it. The digest of its
-        layer is the sha256 of the file, so it is verified without O(sha256).
-      - V(docker://registry/name:tag) is a container image that Apptainer converts. Each conversion makes a different
-        file, so the module records and compares the digest of the manifest.
+      - V(oras://registry/name:tag) is a SIF file in an OCI registry, as C(apptainer push) puts it there. The digest of
+        its layer is the sha256 of the file, so it is verified without O(sha256).
+      - V(docker://registry/name:tag) is a container image that Apptainer converts. The file is another one each time,
+        so the digest of the manifest is what is recorded and compared.
       - V(library://entity/collection/container:tag) is an image in a library, as Apptainer is configured for it.
-      - C(oras://) and C(docker://) addresses that end with C(@sha256:<digest>) select exactly one image, and later runs
-        send no requests. RV(image.digest) returns that digest.
+      - With V(@sha256:<digest>) behind the name, C(oras://) and C(docker://) mean exactly one image, and a re-run asks
+        nobody. RV(image.digest) is what to write there.
     type: str
   sha256:
     description:
-      - The sha256 of the file, 64 hexadecimal digits. Recommended for V(https://...) and V(library://...), because
-        nothing else detects all damage. Not for V(docker://...).
+      - The digest of the wanted file, of 64 hexadecimal digits. Recommended for V(https://...) and V(library://...),
+        where nothing else tells every damage. Not for V(docker://...).
     type: str
   pull:
     description:
-      - When to pull the image from O(src).
-      - V(missing) - if it is missing, differs from O(sha256) or a digest, or came from another O(src).
-      - V(always) - also if the tag or address has another image now. This is one request for each run, and none if
-        O(sha256) or a digest selects the image.
-      - V(never) - never. The task fails if a pull would be necessary.
+      - When to bring the image from O(src).
+      - V(missing) brings it where it is not there, is not the one that O(sha256) or a digest says, or came from another
+        O(src).
+      - V(always) also asks at every run whether the tag or address has another image now. That is one request, and none
+        where O(sha256) or a digest says which image is wanted.
+      - V(never) brings nothing, and fails where something would have to be brought.
     type: str
     choices: [missing, always, never]
     default: missing
   verify:
     description:
-      - When to read the content of a file again that is already there.
-      - V(changed) - if its size, times or inode differ from the record.
-      - V(always) - in every run, which finds silent corruption of the disk. It takes about a second for each GB.
+      - When the content of a file that is already there is read again.
+      - V(changed) reads it when its size, times or inode are not those recorded.
+      - V(always) reads it at every run, which finds what a disk lost silently. It takes about a second for each GB.
     type: str
     choices: [changed, always]
     default: changed
   verify_signature:
     description:
-      - Whether the image has to be signed with the key in O(public_key) (C(apptainer verify)). The module does not
-        install an image without that signature.
+      - Whether the image has to be signed with the key in O(public_key) (C(apptainer verify)). One that is not is never
+        put in place.
     type: bool
     default: false
   public_key:
     description:
-      - The file on the host with the public key for O(verify_signature), in PEM or as an armored PGP key.
+      - The file on the host that holds the public key for O(verify_signature), in PEM or as an armored PGP key.
     type: path
   username:
     description:
-      - The user name for the registry or the web server of O(src).
+      - The user for the registry or the web server of O(src).
     type: str
   password:
     description:
-      - The password of O(username), or a token. The module sends it over TLS to that server, and to the token server
-        that a registry names.
+      - The password of O(username), or a token that stands for it. It is sent to that server, and to the token server
+        that a registry names, over TLS.
     type: str
   auth_file:
     description:
-      - A file on the host with credentials for registries, as C(docker login) and C(apptainer registry login) write it,
-        such as V(~/.docker/config.json) or V(~/.apptainer/docker-config.json).
+      - A file on the host with users and passwords for registries, as C(docker login) and C(apptainer registry login)
+        write it, such as V(~/.docker/config.json) or V(~/.apptainer/docker-config.json).
       - Mutually exclusive with O(username).
     type: path
   no_https:
     description:
-      - Whether the registry of an V(oras://...) or V(docker://...) image uses plain HTTP.
+      - Whether the registry of an V(oras://...) or V(docker://...) speaks plain HTTP, as one inside a site may do.
     type: bool
     default: false
   ca_path:
     description:
-      - File or folder on the host with CA certificates. The default is those of the host's Python environment.
-        Apptainer itself uses those of the system.
+      - The certificates that servers are trusted by, as a file or a folder on the host. The default is those of the
+        host's Python environment. Apptainer itself uses those of the system.
     type: path
   connections:
     description:
-      - How many connections to use at the same time, 1 to 64.
+      - How many connections fetch one file at the same time, from 1 to 64.
     type: int
     default: 8
   max_rate:
     description:
-      - The rate limit in bytes per second over all connections, such as V(50M). By default there is none.
+      - The most bytes to fetch in a second, over all connections, such as V(50M). Without it there is no limit.
     type: str
   home:
     description:
-      - Folder on the host that contains the instances. The Python environment in its C(venv) has the library that
-        downloads need.
-      - The default is C(/opt/llamacpp) for root and C(~/llamacpp) for other users.
+      - Where instances live on this host. The Python environment in C(venv) there has the library that fetching needs.
+      - The default is V(/opt/llamacpp) for root, and V(~/llamacpp) for another user.
     type: path
 extends_documentation_fragment:
   - gpufleet.llamacpp.attributes
@@ -134,20 +132,20 @@ attributes:
   check_mode:
     support: full
     details:
-      - The content of an image is not known before it is there, so RV(image) contains less.
+      - What is inside an image is not known before it is there, so RV(image) has less in it then.
   diff_mode:
     support: full
   idempotent:
     support: full
 requirements:
-  - requests on the host, for downloads and requests to a registry
-  - apptainer or singularity on the host, for docker, library and signatures, and to read what the image contains
+  - requests (on the host; where something is fetched or asked over the network)
+  - apptainer or singularity (on the host; for docker, library and signatures, and to tell what is in the image)
 notes:
-  - During a download, a progress line for each host appears on standard error. It does not appear with a verbosity
-    below zero (C(ANSIBLE_VERBOSITY=-1)), in check mode and with C(no_log).
-  - A job on the host does the download. A lost connection does not end the job. The module tries to connect again for
-    five minutes. After that the job continues, and the next run uses what it has fetched.
-  - With C(async), Ansible runs the task, and there is no progress line.
+  - While an image is brought, a line for each host tells on standard error how far it is. With a verbosity below zero
+    (C(ANSIBLE_VERBOSITY=-1)), in check mode and with C(no_log) there is none.
+  - It is brought by a job on the host, which a lost connection does not end. The connection is tried again for five
+    minutes; the job then goes on by itself, and the next run uses what has come by then.
+  - With C(async) of its own, the task is left to Ansible, and tells nothing before its end.
 seealso:
   - module: gpufleet.llamacpp.llamacpp_instance
   - module: gpufleet.llamacpp.gguf_model
@@ -156,35 +154,35 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Download an image from a web server
+- name: Have an image, fetched once and verified
   gpufleet.llamacpp.sif_image:
     path: /opt/llamacpp/shared/llamacpp-cuda-complete.sif
     src: https://images.example.com/llamacpp-cuda-complete.sif
     sha256: e5abb2992105944b70a283983862b32b648da6995e84de18863e6aef35559404
   register: cuda
 
-- name: Show its properties
+- name: Show what it is
   ansible.builtin.debug:
     msg: "llama-server {{ cuda.image.build }} is at {{ cuda.image.server_path }} in it"
 
-- name: Follow a tag in a registry, and replace the image when the tag moves
+- name: Follow a tag in a registry, and replace the image whenever the tag moves
   gpufleet.llamacpp.sif_image:
     path: /opt/llamacpp/shared/llamacpp.sif
     src: oras://registry.example.com/gpu/llamacpp:stable
     pull: always
     auth_file: ~/.docker/config.json
 
-- name: Pull exactly one image from a registry
+- name: Have exactly one image of a registry
   gpufleet.llamacpp.sif_image:
     path: /opt/llamacpp/shared/llamacpp.sif
     src: oras://registry.example.com/llamacpp@sha256:5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9
 
-- name: Convert the container image of llama.cpp with Apptainer
+- name: Have Apptainer convert the project's own container image
   gpufleet.llamacpp.sif_image:
     path: /opt/llamacpp/shared/llama.cpp-server.sif
     src: docker://ghcr.io/ggml-org/llama.cpp:server-cuda
 
-- name: Accept only an image that is signed with our key
+- name: Take only what was signed with our key
   gpufleet.llamacpp.sif_image:
     path: /opt/llamacpp/shared/llamacpp.sif
     src: /mnt/share/images/llamacpp.sif
@@ -199,29 +197,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: What the module did, or would do in check mode.
+  description: What was done, or would be done in check mode.
   returned: success
   type: list
   elements: str
   sample: ["Pull oras://registry.example.com/gpu/llamacpp:stable to /opt/llamacpp/shared/llamacpp.sif"]
 reasons:
-  description: Why, each reason once.
+  description: Why it was done.
   returned: success
   type: list
   elements: str
   sample: [/opt/llamacpp/shared/llamacpp.sif is not there]
 image:
   description:
-    - The image as it is on the host, or would be in check mode. Unknown values are V(none).
+    - The image as it is on the host, or as it would be in check mode. What is not known is V(none).
   returned: success
   type: dict
   contains:
     path:
-      description: The image's path.
+      description: Where the image lies.
       type: str
       sample: /opt/llamacpp/shared/llamacpp.sif
     state:
-      description: Whether the image exists.
+      description: Whether it is there.
       type: str
       sample: present
     size:
@@ -229,17 +227,17 @@ image:
       type: int
       sample: 41238528
     sha256:
-      description: The sha256 of the file.
+      description: The digest of the file.
       type: str
       sample: e5abb2992105944b70a283983862b32b648da6995e84de18863e6aef35559404
     source:
-      description: The origin of the image, without user, password and query. V(none) if it is not known.
+      description: Where it came from, without user, password and query; V(none) where that is not known.
       type: str
       sample: oras://registry.example.com/gpu/llamacpp:stable
     digest:
       description:
-        - The digest of the manifest in the registry, for V(oras://registry/name@<digest>). V(none) if the image did not
-          come from a registry.
+        - The digest of the manifest in the registry, which pins it as V(oras://registry/name@<digest>).
+          V(none) for what is from no registry.
       type: str
       sample: sha256:5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9
     labels:
@@ -247,20 +245,20 @@ image:
       type: dict
       sample: {"org.opencontainers.image.title": "llama.cpp"}
     server_path:
-      description: The path of C(llama-server) in the image.
+      description: Where C(llama-server) lies inside the image.
       type: str
       sample: /opt/llama.cpp/build/bin/llama-server
     build:
-      description: The output of C(llama-server --version).
+      description: What C(llama-server --version) says.
       type: str
       sample: 0.7.0 (build 11669, commit Debian)
     options_digest:
-      description: The sha256 of the sorted names of all options in C(llama-server --help), one a line.
+      description: The sha256 over the sorted names of all options in C(llama-server --help), one a line.
       type: str
       sample: 6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b
 transfer:
-  description: Statistics of the download. What Apptainer pulls or a copy reads does not count as bytes fetched.
-  returned: if the image was pulled or copied
+  description: What it took to bring the image. What Apptainer or a copy brings does not count as bytes fetched.
+  returned: when an image was brought
   type: dict
   contains:
     bytes_fetched:
@@ -272,172 +270,37 @@ transfer:
       type: int
       sample: 0
     retries:
-      description: How many requests were repeated.
+      description: How often a request was repeated.
       type: int
       sample: 0
     seconds:
-      description: Duration of the download.
+      description: How long it took.
       type: float
       sample: 1.9
     rate:
-      description: Bytes received per second.
+      description: Bytes received in a second.
       type: int
       sample: 21704488
-problems:
-  description: Why the module refused the task, every problem at once. C(msg) has the same as text.
-  returned: if the task is refused
-  type: list
-  elements: dict
-  contains:
-    option:
-      description: The option that the problem is about. Empty if it is about none.
-      type: str
-    problem:
-      description: What was found and what was expected.
-      type: str
-    remedy:
-      description: What to do.
-      type: str
 """
 
-from collections.abc import Mapping, Sequence
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.formatters import human_to_bytes
 
-from ..module_utils._artifact.file_record import FileChanged
-from ..module_utils._artifact.image.apply import Applied, apply, keep
-from ..module_utils._artifact.image.fetch import Network
-from ..module_utils._artifact.image.observe import describe, foreseen, observe, shown
-from ..module_utils._artifact.image.plan import ImageError, Remote, SeenImage, Wanted, plan, want
-from ..module_utils._artifact.registry.auth import Credentials, credentials_from
-from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
-from ..module_utils._fetch.source import FetchError
-from ..module_utils._host.files import let_servers_read
-from ..module_utils._host.layout import default_home
-from ..module_utils._host.python import ensure_library, prefer_library
+from ..module_utils._artifact.image.module import run_module
+from ..module_utils._artifact.image.options import EXCLUSIVE, IMAGE, REQUIRED_IF, TOGETHER
+from ..module_utils._artifact.module import home_of
 from ..module_utils._instance import in_use
 from ..module_utils._llama.probe import FactsCache
-from ..module_utils._result import Problem, diff_of, failure, result
-
-
-def network_of(module: AnsibleModule, wanted: Wanted, problems: list[str], progress: ProgressFile) -> Network:
-    """How the sources are reached; adds to ``problems`` what is wrong with the options that say so."""
-    params = module.params
-    credentials, max_rate = None, None
-    reference = wanted.origin.reference if wanted.origin else None
-    if params["username"]:
-        credentials = Credentials(params["username"], params["password"])
-    elif params["auth_file"] and reference:
-        try:
-            credentials = credentials_from(params["auth_file"], reference.host)
-        except ValueError as error:
-            problems.append(str(error))
-        if credentials:
-            module.no_log_values.add(credentials.password)
-    if not 1 <= params["connections"] <= 64:
-        problems.append(f"connections must be between 1 and 64, and it is {params['connections']}.")
-    if params["max_rate"]:
-        try:
-            max_rate = float(human_to_bytes(params["max_rate"]))
-        except ValueError:
-            problems.append(f"max_rate must be a number of bytes such as 50M, and it is {params['max_rate']!r}.")
-    return Network(
-        credentials,
-        params["no_https"],
-        params["ca_path"],
-        params["connections"],
-        max_rate,
-        lambda: ensure_library(module, "requests", params["home"] or default_home()),
-        progress=progress,
-    )
-
-
-def run(module: AnsibleModule, progress: ProgressFile) -> dict:
-    def command(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-        code, out, err = module.run_command(list(argv), environ_update=dict(environ or {}), expand_user_and_vars=False)
-        return code, out, err
-
-    params = module.params
-    key = params["public_key"] if params["verify_signature"] else None
-    wanted = want(
-        params["path"], params["state"], params["pull"], params["verify"], params["src"], params["sha256"], key
-    )
-    problems = list(wanted.problems)
-    network = network_of(module, wanted, problems, progress)
-    if problems:
-        module.fail_json(**failure([Problem("", problem.rstrip(".")) for problem in problems]))
-
-    def resolve(wish: Wanted, seen: SeenImage) -> Remote:
-        home = params["home"] or default_home()
-        if module.check_mode and not prefer_library("requests", home):
-            module.warn("The source was not asked, as requests is not on the host yet. What it has cannot be foreseen.")
-            return Remote()
-        return network.resolve(wish, seen)
-
-    observed = observe(wanted, command, resolve, foresee=module.check_mode)
-    steps = plan(wanted, observed)
-    refusals: list = list(steps.refusals)
-    if wanted.state == "absent" and not params["force"]:
-        refusals += in_use.problems(params["home"] or default_home(), [wanted.path])
-    if refusals:
-        module.fail_json(**failure([Problem("", str(refusal).rstrip(".")) for refusal in refusals]))
-    if steps.bring and not module.check_mode and is_deferred():
-        module.exit_json(**DEFERRED)
-    cache = FactsCache(params["home"] or default_home(), writes=not module.check_mode)
-    more: dict = {}
-    if not module.check_mode:
-        if steps.bring:
-            network.announce(wanted)
-        applied = apply(wanted, observed, steps, command, network, cache.put)
-        more.update(applied.transfer)
-    elif steps.bring or wanted.state == "absent":
-        applied = Applied(*foreseen(wanted, observed, steps))
-    else:
-        applied = keep(wanted, observed, steps, command, cache.put, may_record=False)
-    for warning in applied.warnings:
-        module.warn(warning)
-    if module._diff:
-        before = shown(observed.image, observed.image.source)
-        more["diff"] = diff_of(before, shown(applied.image, applied.source), wanted.path)
-    return result(steps.actions, describe(applied.image, applied.source, applied.facts), "image", **more)
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "force": {"type": "bool", "default": False},
-            "src": {"type": "str"},
-            "sha256": {"type": "str"},
-            "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
-            "verify": {"type": "str", "choices": ["changed", "always"], "default": "changed"},
-            "verify_signature": {"type": "bool", "default": False},
-            "public_key": {"type": "path"},
-            "username": {"type": "str"},
-            "password": {"type": "str", "no_log": True},
-            "auth_file": {"type": "path"},
-            "no_https": {"type": "bool", "default": False},
-            "ca_path": {"type": "path"},
-            "connections": {"type": "int", "default": 8},
-            "max_rate": {"type": "str"},
-            "home": {"type": "path"},
-        },
-        required_if=[("verify_signature", True, ["public_key"])],
-        required_together=[("username", "password")],
-        mutually_exclusive=[("username", "auth_file")],
+        argument_spec=IMAGE,
+        required_if=REQUIRED_IF,
+        required_together=TOGETHER,
+        mutually_exclusive=EXCLUSIVE,
         supports_check_mode=True,
     )
-    let_servers_read()
-    try:
-        with begin(module.params["path"]) as progress:
-            module.exit_json(**run(module, progress))
-    except (FileChanged, FetchError, ImageError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        where = error.filename or module.params["path"]
-        module.fail_json(msg=f"{where}: {error.strerror or error}. What was in place still is.")
+    run_module(module, in_use.problems, FactsCache(home_of(module), writes=not module.check_mode).put)
 
 
 if __name__ == "__main__":

@@ -54,13 +54,13 @@ class Request:
 
 
 class Servers:
-    """The lab's servers, as `lab inventory` tells of them."""
+    """The lab's servers, as `lab inventory` lists them."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.folder = Path(told["lab_servers"])
-        self.hub, self.desk, self.mirror = told["lab_hub"], told["lab_hub_desk"], told["lab_hub_mirror"]
-        self.files, self.files_tls = told["lab_files"], told["lab_files_tls"]
-        self.registry, self.private = told["lab_registry"], told["lab_registry_private"]
+    def __init__(self, listed: dict[str, Any]) -> None:
+        self.folder = Path(listed["lab_servers"])
+        self.hub, self.desk, self.mirror = listed["lab_hub"], listed["lab_hub_desk"], listed["lab_hub_mirror"]
+        self.files, self.files_tls = listed["lab_files"], listed["lab_files_tls"]
+        self.registry, self.private = listed["lab_registry"], listed["lab_registry_private"]
         self.user, self.password = "robot", (self.folder / "password").read_text()
         self._seen = {"access.log": 0, "open.out": 0}
 
@@ -74,7 +74,7 @@ class Servers:
         self.ask("POST", f"{self.desk}/switch", {"switches": switches, "repos": repos or {}})
 
     def commit(self) -> None:
-        """The hub has now what lies in the folders of its repositories."""
+        """Have the hub serve the files in the folders of its repositories."""
         self.ask("POST", f"{self.desk}/commit", {})
 
     def asked(self) -> list[list[str]]:
@@ -147,8 +147,8 @@ def write_model(path: Path, tensors: int, size: int, split: bool = False) -> lis
 
 @pytest.fixture(scope="session")
 def servers() -> Servers:
-    told = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
-    found = Servers(json.loads(told.stdout)["lab"]["vars"])
+    listed = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
+    found = Servers(json.loads(listed.stdout)["lab"]["vars"])
     found.requests()
     return found
 

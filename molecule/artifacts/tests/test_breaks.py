@@ -120,7 +120,7 @@ def test_the_power_is_cut(direct, host, disks, servers, big, options, claims_of,
 
 
 def test_three_pulls_of_one_file_at_once(direct, servers, big, options, home, arrived):
-    """Nobody locks; whoever is first delivers, and the others see it."""
+    """There is no lock: the first run delivers the file, and the others find it."""
     running = [direct.start("gguf_model", path=f"{home}/big.gguf", **{**options, "max_rate": "1G"}) for _one in "123"]
 
     answers = [one.result() for one in running]

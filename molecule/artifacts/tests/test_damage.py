@@ -27,7 +27,7 @@ def options(servers, whole):
 
 @pytest.fixture
 def interrupted(direct, login, home, options, claims_of):
-    """A pull that was killed when some of it had come; what lies there: the part and its journal."""
+    """A pull that was killed when some of it had arrived, and what it left: the part and its journal."""
     running = direct.start("gguf_model", path=f"{home}/m.gguf", connections=1, max_rate="40M", **options)
     journal = f"find {home} -name '*.journal.*'"
     deadline = time.monotonic() + 60
@@ -73,7 +73,7 @@ def test_wrong_bytes_in_the_record_and_in_the_model(direct, login, home, options
         assert done["model"]["sha256"] == whole.digests[0]
     arrived(home, whole)
 
-    # A byte that a disk lost: the file's times tell nothing, so only a look at all of it does.
+    # A byte that a disk lost: the file's times are the same, so only reading all of it finds it.
     login.check_output(f"touch -r {path} {home}/t && python3 -c %s {path} 50000000", FLIP)
     login.check_output(f"touch -r {home}/t {path} && rm {home}/t")
     done = direct.run("gguf_model", path=path, verify="always", **options)

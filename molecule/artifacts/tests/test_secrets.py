@@ -110,7 +110,7 @@ def test_no_process_was_started_with_a_secret(run, secrets):
 
 
 def test_no_file_of_the_host_has_a_secret(run, secrets):
-    """All that the host has ever written lies in the upper folder of its root."""
+    """All that the host has ever written is in the upper folder of its root."""
     upper = ROOT / ".lab/run" / LAB / "hosts/gpu1/upper"
     patterns = [word for secret in secrets for word in ("-e", secret)]
     # Where the other tests lay down the arguments that they call modules with (conftest.py), it is they who write.
@@ -121,7 +121,7 @@ def test_no_file_of_the_host_has_a_secret(run, secrets):
 
 
 def test_the_token_went_to_the_hub_alone(run):
-    told = {(server, authorization) for server, dummy, _path, authorization in run["asked"]}
+    given = {(server, authorization) for server, dummy, _path, authorization in run["asked"]}
 
-    assert ("hub", f"Bearer {TOKEN}") in told
-    assert {authorization for server, authorization in told if server == "cdn"} == {None}
+    assert ("hub", f"Bearer {TOKEN}") in given
+    assert {authorization for server, authorization in given if server == "cdn"} == {None}

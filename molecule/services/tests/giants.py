@@ -17,11 +17,11 @@ from math import prod
 from pathlib import Path
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.observe import READER
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.describe import READER
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read, split_paths
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import summary as gguf_summary
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.types import TENSOR_TYPES
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.layout import MODEL_RECORDS
 from gguf_builder import header, key, padded, tensor
 
 F32, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K = 0, 8, 10, 11, 12, 13, 14
@@ -207,7 +207,7 @@ def remember(folder: str) -> None:
     for path in map(str, Path(folder).rglob("*.gguf")):
         parts = split_paths(path)
         summary = gguf_summary([read(part) for part in parts]) if path == parts[0] else {}
-        record(path, RECORDS, "0" * 64, {}, {"reader": READER, "summary": summary})
+        record(path, MODEL_RECORDS, "0" * 64, {}, {"reader": READER, "summary": summary})
 
 
 if __name__ == "__main__":

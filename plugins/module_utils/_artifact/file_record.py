@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The record of a verified file: what its content was when it was last read, and how to see that it still is.
+"""The record of a verified file: its sha256 when it was last read, and the stat that proves that it did not change.
 
 Private to gpufleet.llamacpp; may change at any time.
 
 Reading 200 GB to learn that nothing changed takes minutes. So the sha256 is kept in a small JSON file, in a hidden
-folder beside the file, together with the stat that the file had. While the stat is the same, the sha256 is too.
+folder beside the file, together with the stat that the file had. While the stat is the same, so is the sha256.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from .._host.files import read_json, remove, write_json
+from .._result import OperatorError, Problem
 
 READ_BYTES = 4 << 20
-# File systems stamp times as coarsely as this (FAT; ext3 and NFS: 1 s). A file that was written within this time before
-# it was read may have been written again in the same tick, with nothing in its stat to show for it (git's "racy" rule).
+# The coarsest time stamps of a file system (FAT; ext3 and NFS: 1 s). A file that was written within this time before it
+# was read may have been written again in the same tick, and its stat does not show that (git's "racy" rule).
 TICK_NS = 2_000_000_000
 
 
-class FileChanged(Exception):
-    """Somebody wrote to the file while it was being read. The message is a sentence for the operator."""
+class FileChanged(OperatorError):
+    """The file was written to while it was being read."""
+
+    def __init__(self, path: str) -> None:
+        text = f"{path} was written to while it was being read"
+        super().__init__(Problem("", text, "Run this again when nothing writes to it.", path))
 
 
 @dataclass(frozen=True)
-class Identity:
+class FileRecord:
     """One verified file. The device number is left out: it differs between the hosts that mount one file system."""
 
     size: int
@@ -45,64 +49,71 @@ class Identity:
     recorded_ns: int = 0  # when the content was last known to be this, in ns since 1970
     details: dict[str, Any] = field(default_factory=dict)  # what the caller learned from the content
 
+    @property
+    def stamp(self) -> list[int]:
+        """The stat of the recorded file, as stamp() returns it."""
+        return [self.size, self.mtime_ns, self.ctime_ns, self.inode]
+
+
+def stamp_of(status: os.stat_result) -> list[int]:
+    """What identifies a state of a file without reading it: size, mtime and ctime (ns), inode."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def stamp(path: str) -> list[int] | None:
+    """The stamp of the file; None where it cannot be looked at, as where there is none."""
+    try:
+        return stamp_of(os.stat(path))
+    except OSError:
+        return None
+
 
 def record_path(path: str, folder: str) -> str:
-    """Where the record of ``path`` lies: in ``folder`` beside it."""
+    """The path of the record of ``path``: in ``folder``, which is in the folder of the file."""
     return os.path.join(os.path.dirname(path), folder, os.path.basename(path) + ".json")
 
 
-def recorded(path: str, folder: str) -> Identity | None:
-    """The record of the file, if there is one and the file is still the one that was recorded.
+def recorded(path: str, folder: str) -> FileRecord | None:
+    """The record of the file, if there is one and the file did not change since.
 
-    A record that is damaged, unreadable, of another stat, or made too soon after the file was written to tell, is none:
-    the file has to be read again, which repairs it. Reads nothing but the record. Raises nothing.
+    A record counts as none if it is damaged or unreadable, has another stat, or was made too soon after the file was
+    written. The file has to be read again then, which repairs the record. Reads only the record. Raises nothing.
     """
-    identity = last_record(path, folder)
-    return identity if identity is not None and is_current(path, identity) else None
+    found = last_record(path, folder)
+    return found if found is not None and is_current(path, found) else None
 
 
-def is_current(path: str, identity: Identity) -> bool:
-    """Whether the file still has the stat that was recorded, and had it long enough to be sure."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return False
-    same = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) == (
-        identity.size,
-        identity.mtime_ns,
-        identity.ctime_ns,
-        identity.inode,
-    )
-    return same and identity.mtime_ns < identity.recorded_ns - TICK_NS
+def is_current(path: str, found: FileRecord) -> bool:
+    """Whether the file still has the recorded stat, and had it long enough before it was read."""
+    return stamp(path) == found.stamp and found.mtime_ns < found.recorded_ns - TICK_NS
 
 
-def last_record(path: str, folder: str) -> Identity | None:
-    """The record as it was written, whether the file is still the same or not; None where there is no sound one."""
+def last_record(path: str, folder: str) -> FileRecord | None:
+    """The record as it was written, whether the file changed since or not; None where there is no sound one."""
     try:
         content = read_json(record_path(path, folder)) or {}
         # A digest with a wrong digit is still a digest.
         if content.pop("checksum", None) != _checksum(content):
             return None
-        identity = Identity(**content)
+        found = FileRecord(**content)
     except (AttributeError, OSError, ValueError, TypeError):
         return None
-    numbers = (identity.size, identity.mtime_ns, identity.ctime_ns, identity.inode, identity.recorded_ns)
     sound = (
-        all(isinstance(number, int) for number in numbers)
-        and is_sha256(identity.sha256)
-        and isinstance(identity.source, dict)
-        and isinstance(identity.details, dict)
+        all(isinstance(number, int) for number in (*found.stamp, found.recorded_ns))
+        and is_sha256(found.sha256)
+        and isinstance(found.source, dict)
+        and isinstance(found.details, dict)
     )
-    return identity if sound else None
+    return found if sound else None
 
 
 def is_sha256(value: object) -> bool:
-    """Whether this is a sha256 as it is kept and compared here: 64 lower-case hexadecimal digits."""
+    """Whether this is a sha256 in the form that is kept and compared: 64 lower-case hexadecimal digits."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def hash_file(path: str) -> str:
-    """The sha256 of a file's content. Raises FileChanged if it is written to meanwhile, OSError if it is unreadable."""
+    """The sha256 of a file's content. Raises FileChanged if it is written to meanwhile, and OSError."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
     with open(path, "rb", buffering=0) as file:
@@ -111,19 +122,19 @@ def hash_file(path: str) -> str:
             digest.update(buffer[:count])
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise FileChanged(f"{path} was written to while it was being read. Try again when nobody writes to it.")
+        raise FileChanged(path)
     return digest.hexdigest()
 
 
 def settle(path: str) -> None:
-    """Set a file that was just written a little back in time, so that its record can be trusted at once.
+    """Set the mtime of a file that was just written back by 4 s, so that its record is trusted at once.
 
-    Any write from now on gives the file a time that differs from the recorded one, however coarse the clock. Only for a
-    file of our own whose content is known, and before it is recorded. Raises OSError.
+    Any later write gives the file a time that differs from the recorded one, however coarse the clock is. Call it only
+    for a file of our own whose content is known, and before it is recorded. Raises OSError.
     """
-    stat = os.stat(path)
-    past = min(stat.st_mtime_ns, time.time_ns()) - 2 * TICK_NS
-    os.utime(path, ns=(stat.st_atime_ns, past))
+    status = os.stat(path)
+    past = min(status.st_mtime_ns, time.time_ns()) - 2 * TICK_NS
+    os.utime(path, ns=(status.st_atime_ns, past))
 
 
 def record(
@@ -133,17 +144,17 @@ def record(
     source: Mapping[str, Any],
     details: Mapping[str, Any] | None = None,
     known_since_ns: int | None = None,
-) -> Identity:
-    """Keep what the file is. ``known_since_ns``: when the reading that gave ``sha256`` began (default: now).
+) -> FileRecord:
+    """Record the content of the file. ``known_since_ns``: when the reading that gave ``sha256`` began (default: now).
 
-    Raises OSError. Owner, mode and labels of the file are set before this: they move its ctime.
+    Set owner, mode and labels of the file before: they change its ctime. Raises OSError.
     """
-    stat = os.stat(path)
-    identity = Identity(
-        size=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        ctime_ns=stat.st_ctime_ns,
-        inode=stat.st_ino,
+    status = os.stat(path)
+    made = FileRecord(
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        inode=status.st_ino,
         sha256=sha256,
         source=dict(source),
         recorded_ns=time.time_ns() if known_since_ns is None else known_since_ns,
@@ -151,26 +162,20 @@ def record(
     )
     place = record_path(path, folder)
     os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
-    write_json(place, {**vars(identity), "checksum": _checksum(vars(identity))})
-    return identity
+    write_json(place, {**vars(made), "checksum": _checksum(vars(made))})
+    return made
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """Tells a record that a disk has damaged; against nobody's will."""
+    """Detects a record that a disk has damaged. It is no protection against a person."""
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def forget(path: str, folder: str) -> None:
-    """Remove the record, and its folder with the last one. Raises OSError."""
+    """Remove the record, and its folder if that is empty then. Raises OSError."""
     place = record_path(path, folder)
     remove(place)
     try:
         os.rmdir(os.path.dirname(place))
     except OSError:
-        return  # others are in it, or it is not there
-
-
-def public_address(url: str) -> str:
-    """The address without what may be secret in it: user, password, query (signatures, tokens) and fragment."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return  # it holds other records, or there is none

@@ -98,6 +98,7 @@ def fetch(
     *,
     size: int | None,
     sha256: str | None,
+    shown: str | None = None,
     connections: int = 8,
     max_rate: float | None = None,
     ca_path: str | None = None,
@@ -108,19 +109,21 @@ def fetch(
     """Make ``destination`` the file that ``sources`` hold; the first is where it is from, the others are mirrors of it.
 
     ``size`` in bytes and ``sha256`` (hex) are None where nobody knows them; without a sha256 mirrors are not used.
+    ``shown``: what errors call the destination (default: its path).
     ``max_rate`` in bytes per second over all ``connections``; ``timeout`` in seconds without a byte. An existing
     destination is replaced by rename, and only by a whole and verified file. What arrived of an interrupted fetch is
     kept beside it and used by the next. Raises FetchError, and nothing else for what a network or a disk can do.
     """
     destination = os.path.abspath(destination)
-    _check_arguments(sources, destination, sha256, ca_path)
+    shown = shown or destination
+    _check_arguments(sources, destination, shown, sha256, ca_path)
     sha256 = sha256.lower() if sha256 else None
     began = time.monotonic()
     tally = Tally()
     alone = False
     again: _StartOver | None = None
     for _round in range(ROUNDS):
-        round_ = _Round(sources[:1] if alone else sources, destination, ca_path, timeout, tally)
+        round_ = _Round(sources[:1] if alone else sources, destination, shown, ca_path, timeout, tally)
         try:
             remote, digest, resumed = round_.run(size, sha256, connections, max_rate, progress, chunk, alone)
             return Fetched(
@@ -137,11 +140,13 @@ def fetch(
         except _StartOver as failure:
             again, alone = failure, alone or failure.alone
         except OSError as failure:
-            raise FetchError(_disk_words(failure, destination)) from None
-    raise FetchError(f"{destination}: {again}; it happened {ROUNDS} times in a row, so this was given up")
+            raise FetchError(_disk_words(failure, destination, shown)) from None
+    raise FetchError(f"{shown}: {again}; it happened {ROUNDS} times in a row, so this was given up")
 
 
-def _check_arguments(sources: Sequence[Source], destination: str, sha256: str | None, ca_path: str | None) -> None:
+def _check_arguments(
+    sources: Sequence[Source], destination: str, shown: str, sha256: str | None, ca_path: str | None
+) -> None:
     problems = []
     if not sources:
         problems.append("there is no source")
@@ -154,11 +159,11 @@ def _check_arguments(sources: Sequence[Source], destination: str, sha256: str | 
     if ca_path is not None and not os.path.exists(ca_path):
         problems.append(f"the certificates {ca_path} do not exist")
     if problems:
-        raise FetchError(f"{destination} cannot be fetched: {'; '.join(problems)}")
+        raise FetchError(f"{shown} cannot be fetched: {'; '.join(problems)}")
 
 
-def _disk_words(failure: OSError, destination: str) -> str:
-    words = f"{failure.filename or destination}: {failure.strerror or failure}"
+def _disk_words(failure: OSError, destination: str, shown: str) -> str:
+    words = f"{shown}: {failure.strerror or failure}"
     if failure.errno in (errno.ENOSPC, errno.EDQUOT):
         found = os.statvfs(os.path.dirname(destination))
         words += (
@@ -179,10 +184,11 @@ class _Round:
     """One attempt at a whole fetch, with one part, from the first question to the rename."""
 
     def __init__(
-        self, sources: Sequence[Source], destination: str, ca_path: str | None, timeout: float, tally: Tally
+        self, sources: Sequence[Source], destination: str, shown: str, ca_path: str | None, timeout: float, tally: Tally
     ) -> None:
         self._places = [Place(source, number > 0) for number, source in enumerate(sources)]
         self._destination = destination
+        self._shown = shown
         self._ca_path = ca_path
         self._timeout = timeout
         self._tally = tally
@@ -222,7 +228,7 @@ class _Round:
                 part.deliver()
                 return remote, digest, resumed
             part.discard()
-            words = f"{self._destination}: {remote.url} gave a file of sha256 {digest}, not {sha256}; nothing was kept"
+            words = f"{self._shown}: {remote.url} gave a file of sha256 {digest}, not {sha256}; nothing was kept"
             if not last and (resumed or len(places) > 1):
                 raise _StartOver(words, alone=True)
             raise FetchError(f"{words}. Check the sha256, or whether the file at the source is another one")
@@ -270,7 +276,7 @@ class _Round:
             return frontier.digest or ""
         if isinstance(pieces.failure, FetchError):
             kept = f"{pieces.bytes()} of {pieces.size} bytes are kept for the next try"
-            raise FetchError(f"{self._destination} could not be fetched: {reasons(job.places)}. {kept}")
+            raise FetchError(f"{self._shown} could not be fetched: {reasons(job.places)}. {kept}")
         raise pieces.failure
 
     def _delivered(self, size: int, sha256: str | None) -> str | None:

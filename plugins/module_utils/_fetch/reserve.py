@@ -18,11 +18,15 @@ from .source import FetchError
 
 @dataclass(frozen=True)
 class Need:
-    """A file of ``size`` bytes that is to come to ``destination``; ``content`` is its content_id, if that is known."""
+    """A file of ``size`` bytes that is to come to ``destination``; ``content`` is its content_id, if that is known.
+
+    ``shown``: what errors call the destination (default: its path).
+    """
 
     destination: str
     size: int
     content: str | None = None
+    shown: str | None = None
 
 
 def remaining(need: Need) -> int:
@@ -54,7 +58,7 @@ def reserve(needs: Sequence[Need]) -> None:
             total = sum(one.size for one in needs)
             raise FetchError(
                 f"There is no room for the {len(needs)} files of {total} bytes together: {failure.strerror} for the "
-                f"{need.size} bytes of {need.destination}. Make room, or choose another place."
+                f"{need.size} bytes of {need.shown or need.destination}. Make room, or choose another place"
             ) from None
         os.close(handle)
         if created:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one GGUF model is: its files, whether they are whole, and what they say.
+"""One GGUF model: its files, whether they are whole, and a summary of their headers.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .header import Gguf, GgufError, read
+from .._result import Problem
+from .header import INTERRUPTED, Gguf, GgufError, read
 from .kv_cache import kv_cache
 from .types import FILE_TYPES, GUESSED, TENSOR_TYPES, is_integer
 
@@ -24,7 +25,6 @@ __all__ = [
     "check_holes",
     "check_length",
     "check_set",
-    "check_whole",
     "read",
     "split_paths",
     "summary",
@@ -51,7 +51,7 @@ SPLIT_NAME = re.compile(r"^(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9
 
 
 def split_paths(path: str) -> list[str]:
-    """All the parts, first one first, of the model that ``path`` names any part of; ``[path]`` for an unsplit one.
+    """All parts, in order, of the model that ``path`` names any part of; ``[path]`` for an unsplit one.
 
     Works on paths and on addresses. Raises GgufError for a part that its own name makes impossible, such as 4 of 3.
     """
@@ -62,38 +62,36 @@ def split_paths(path: str) -> list[str]:
         return [path]
     number, count = int(match["number"]), int(match["count"])
     if not 1 <= number <= count:
-        raise GgufError(f"{path} names part {number} of {count}; parts are counted from 1 to {count}.")
+        raise GgufError(
+            f"{path} names part {number} of {count}, and parts are counted from 1 to {count}", "Correct the name."
+        )
     start = f"{folder}{slash}{match['prefix']}"
     return [f"{start}-{part:05d}-of-{count:05d}.gguf{mark}{query}" for part in range(1, count + 1)]
 
 
-def check_whole(path: str, gguf: Gguf) -> list[str]:
-    """Every reason why the file at ``path`` cannot hold the tensors of its header: cut short, or with holes in it."""
-    return check_length(gguf) or check_holes(path, gguf)
-
-
-def check_length(gguf: Gguf) -> list[str]:
+def check_length(gguf: Gguf) -> list[Problem]:
     """Whether the file reaches to its last tensor's end; longer is legal (padding, and what tools append)."""
     if gguf.size >= gguf.required_size:
         return []
     percent = 100 * gguf.size // gguf.required_size
-    hint = "The download was interrupted; get the file again."
+    remedy = INTERRUPTED
     if ".gguf." in os.path.basename(gguf.path):
-        hint = "If it is one piece of a file that was cut for upload, join the pieces in order (cat) to one .gguf file."
-    return [
+        remedy = "If it is one piece of a file that was cut for upload, join all pieces in order (cat) to one file."
+    text = (
         f"{gguf.path} is cut short: it has {gguf.size} bytes of the {gguf.required_size} that its header describes "
-        f"({percent} %). {hint}"
-    ]
+        f"({percent} %)"
+    )
+    return [Problem("", text, remedy, gguf.path)]
 
 
-def check_holes(path: str, gguf: Gguf, seek: Callable[[int, int, int], int] = os.lseek) -> list[str]:
+def check_holes(path: str, gguf: Gguf, seek: Callable[[int, int, int], int] = os.lseek) -> list[Problem]:
     """Whether some of the tensors' bytes were never written. Raises OSError where the file cannot be opened.
 
     A download that reserves its space first, and a power cut before a sync, leave files of the right size with holes.
-    The number of allocated blocks does not tell: compressing file systems (btrfs, zfs) allocate less than the size for
-    sound files, and delayed allocation less for fresh ones. SEEK_HOLE does: it counts unwritten extents as holes,
-    unsynced pages and compressed extents as data, and a file system without it answers that there is none.
-    zfs, and copies made sparse, also turn a sound model's own runs of zeros into holes: only the sha256 tells.
+    The number of allocated blocks is no proof: compressing file systems (btrfs, zfs) allocate less than the size for
+    sound files, and delayed allocation less for fresh ones. SEEK_HOLE counts unwritten extents as holes, unsynced pages
+    and compressed extents as data, and a file system without it reports no hole. zfs, and copies made sparse, also turn
+    a sound model's own runs of zeros into holes: only the sha256 can prove those.
     """
     holes: list[tuple[int, int]] = []
     end = min(gguf.required_size, gguf.size)
@@ -120,46 +118,45 @@ def check_holes(path: str, gguf: Gguf, seek: Callable[[int, int, int], int] = os
     start = holes[0][0]
     names = [tensor.name for tensor in gguf.tensors if gguf.data_offset + tensor.offset + tensor.size > start][:1]
     where = f" (tensor {names[0]!r})" if names and start >= gguf.data_offset else ""
-    return [
-        f"{path} has holes: {missing} of its {end} bytes were never written, the first at byte {start}{where}. An "
-        "interrupted download or a power cut leaves such files; get the file again, or give its sha256 if these zeros "
-        "belong to the model."
-    ]
+    text = f"{path} has holes: {missing} of its {end} bytes were never written, the first at byte {start}{where}"
+    remedy = (
+        "An interrupted download or a power cut leaves such files. Get the file again, or give its sha256 if these "
+        "zeros belong to the model."
+    )
+    return [Problem("", text, remedy, path)]
 
 
-def check_set(parts: Sequence[Gguf]) -> list[str]:
+def check_set(parts: Sequence[Gguf]) -> list[Problem]:
     """Every reason why these files, in this order, are not the parts of one model (llama-model-loader.cpp)."""
-    first = parts[0].metadata
+    first, path = parts[0].metadata, parts[0].path
     count = _number(first, "split.count") or 1
     if count != len(parts):
         if len(parts) == 1:
-            return [
-                f"{parts[0].path} is one part of a model in {count} files, and its name does not say so. Give the "
-                f"parts their names back (<name>-00001-of-{count:05d}.gguf and so on, in one folder)."
-            ]
-        return [
-            f"{parts[0].path} belongs to a model in {count} files, and its name says {len(parts)}. Get the set again."
-        ]
+            text = f"{path} is one part of a model in {count} files, and its name does not say so"
+            remedy = f"Name the parts <name>-00001-of-{count:05d}.gguf and so on, in one folder."
+        else:
+            text = f"{path} belongs to a model in {count} files, and its name says {len(parts)}"
+            remedy = "Get the set again."
+        return [Problem("", text, remedy, path)]
     problems = []
     if count > 1:
         for index, part in enumerate(parts):
             number = _number(part.metadata, "split.no")
             if number != index or _number(part.metadata, "split.count") != count:
-                problems.append(
-                    f"{part.path} stands where part {index + 1} of {count} belongs; its header has split.no {number} "
-                    f"and split.count {_number(part.metadata, 'split.count')}. Get this part again."
+                text = (
+                    f"{part.path} stands where part {index + 1} of {count} belongs, and its header has split.no "
+                    f"{number} and split.count {_number(part.metadata, 'split.count')}"
                 )
+                problems.append(Problem("", text, "Get this part again.", part.path))
         wanted, found = _number(first, "split.tensors.count"), sum(len(part.tensors) for part in parts)
         if not problems and wanted is not None and wanted != found:
-            problems.append(
-                f"The {count} parts of {parts[0].path} hold {found} tensors, and the model has {wanted}. "
-                "They are parts of different files; get the set again."
-            )
+            text = f"The {count} parts of {path} hold {found} tensors, and the model has {wanted}"
+            problems.append(Problem("", text, "They are parts of different files. Get the set again.", path))
     return problems
 
 
 def summary(parts: Sequence[Gguf]) -> dict[str, Any]:
-    """What the headers of a model's files say, for the operator; keys that a file does not have are None.
+    """The facts about a model that its files' headers hold; None for a key that they do not have.
 
     ``tensor_bytes`` is the size of the weights in bytes. ``kv_bytes_per_token`` is what one token of context costs in
     an f16 KV cache, and ``kv_window_bytes_per_token`` what it costs in layers with a sliding window, which hold about

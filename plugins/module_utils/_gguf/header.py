@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
+from .._result import OperatorError, Problem
 from .types import TENSOR_TYPES, is_integer
 
 # llama.cpp allows 2^30 bytes in a string and 2^30 items in an array. A real header has a few MiB; these bounds
@@ -53,22 +54,32 @@ SCALARS = {
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 
-# What lies in a model's place when a download went wrong: first bytes -> what it is and how that comes about.
-IMPOSTORS: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a git-LFS pointer: the repository was cloned without its large files (git lfs pull)"),
-    (b"<", "an HTML or XML page: the server sent an error or a login page in its place"),
-    (b"{", "a JSON text: the server sent an error message in its place"),
-    (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"\x1f\x8b", "a gzip archive: unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it first"),
-    (b"lmgg", "a GGML file from before GGUF, which llama.cpp no longer loads"),
-    (b"tjgg", "a GGJT file from before GGUF, which llama.cpp no longer loads"),
-    (b"\x00\x00\x00\x00", "empty at its start (zeros): an interrupted download or a power cut left it so"),
+AGAIN = "Get the file again."
+INTERRUPTED = "The download was interrupted. Get the file again."
+UNPACK = "Unpack it first."
+# What failed downloads leave in place of a model: first bytes -> what the file is, and what to do.
+IMPOSTORS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "a git-LFS pointer", "Get the large files of the repository (git lfs pull)."),
+    (b"<", "an HTML or XML page", "The server sent an error page or a login page; check the address and the access."),
+    (b"{", "a JSON text", "The server sent an error message; check the address and the access."),
+    (b"PK\x03\x04", "a zip archive", UNPACK),
+    (b"\x1f\x8b", "a gzip archive", UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", UNPACK),
+    (b"lmgg", "a GGML file from before GGUF, which llama.cpp no longer loads", "Get a GGUF file of this model."),
+    (b"tjgg", "a GGJT file from before GGUF, which llama.cpp no longer loads", "Get a GGUF file of this model."),
+    (
+        b"\x00\x00\x00\x00",
+        "empty at its start (zeros)",
+        "An interrupted download or a power cut leaves such files. Get the file again.",
+    ),
 )
 
 
-class GgufError(ValueError):
-    """The file is no usable GGUF file. The message is a sentence for the operator, with the path in it."""
+class GgufError(OperatorError):
+    """The file is no usable GGUF file. ``text`` begins with the path that is shown to the operator."""
+
+    def __init__(self, text: str, remedy: str = AGAIN, path: str | None = None) -> None:
+        super().__init__(Problem("", text, remedy, path))
 
 
 class Array(NamedTuple):
@@ -139,12 +150,11 @@ class _Reader:
         if offset + count > self.size:
             raise GgufError(
                 f"{self.path} is cut short inside its header: it has {self.size} bytes, and the header goes on to byte "
-                f"{offset + count} at least. The download was interrupted; get the file again."
+                f"{offset + count} at least",
+                INTERRUPTED,
             )
         if offset + count > MAX_HEADER:
-            raise GgufError(
-                f"{self.path} has a header of more than {MAX_HEADER >> 20} MiB. That is no model; get the file again."
-            )
+            raise GgufError(f"{self.path} has a header of more than {MAX_HEADER >> 20} MiB, and no model has one")
         if self.position > len(self.buffer):
             self.file.seek(offset)
             rest = b""
@@ -154,7 +164,9 @@ class _Reader:
         self.start = offset
         self.position = 0
         if len(self.buffer) < count:
-            raise GgufError(f"{self.path} became shorter while it was being read. Try again when nobody writes to it.")
+            raise GgufError(
+                f"{self.path} became shorter while it was being read", "Run this again when nothing writes to it."
+            )
 
     def take(self, count: int) -> bytes:
         self.wants(count)
@@ -171,12 +183,12 @@ class _Reader:
     def text(self, limit: int, what: str) -> str:
         length = self.u64()
         if length > limit:
-            raise GgufError(f"{self.path} is damaged: {what} has {length} bytes, and at most {limit} are allowed.")
+            raise GgufError(f"{self.path} is damaged: {what} has {length} bytes, and at most {limit} are allowed")
         data = self.take(length)
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise GgufError(f"{self.path} is damaged: {what} is not valid UTF-8 ({data[:40]!r}).") from None
+            raise GgufError(f"{self.path} is damaged: {what} is not valid UTF-8 ({data[:40]!r})") from None
 
     def skip(self, count: int) -> None:
         """Pass over bytes that must be there, without reading them."""
@@ -202,16 +214,16 @@ class _Reader:
         self.skip(0)
 
 
-def read(path: str) -> Gguf:
-    """Read the header of one GGUF file.
+def read(path: str, shown: str | None = None) -> Gguf:
+    """Read the header of one GGUF file. ``shown``: what problems and the result call the file (default: its path).
 
-    Raises GgufError in words where the file is no GGUF file, is damaged or is cut short inside its header, and OSError
-    where it cannot be read. Whether the tensors' data is there is another question: gguf.check_whole.
+    Raises GgufError where the file is no GGUF file, is damaged, or is cut short inside its header, and OSError where it
+    cannot be read. gguf.check_length and gguf.check_holes say whether the tensors' data is there.
     """
     # Unbuffered: the reader has its own window, and BufferedReader would copy each of its reads once more.
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        return _parse(_Reader(file, path, size))
+        return _parse(_Reader(file, shown or path, size))
 
 
 def _parse(reader: _Reader) -> Gguf:
@@ -220,13 +232,13 @@ def _parse(reader: _Reader) -> Gguf:
     if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:
         raise GgufError(
             f"{reader.path} is damaged: its header announces {tensor_count} tensors and {key_count} keys, and no model "
-            f"has more than {MAX_TENSORS} and {MAX_KEYS}."
+            f"has more than {MAX_TENSORS} and {MAX_KEYS}"
         )
     metadata: dict[str, Any] = {}
     while len(metadata) < key_count:
         key = reader.text(MAX_KEY_BYTES, "a key")
         if key in metadata:
-            raise GgufError(f"{reader.path} is damaged: the key {key!r} is there twice.")
+            raise GgufError(f"{reader.path} is damaged: the key {key!r} is there twice")
         metadata[key] = _value(reader, key)
     alignment = _alignment(reader.path, metadata)
     tensors = _tensors(reader, tensor_count, alignment)
@@ -243,26 +255,26 @@ def _parse(reader: _Reader) -> Gguf:
 
 
 def _preamble(reader: _Reader) -> int:
-    """The magic and the version; here the files that are no GGUF at all are told apart."""
+    """The magic and the version. Files that are no GGUF at all are recognized here."""
     if reader.size == 0:
-        raise GgufError(f"{reader.path} is empty (0 bytes). Get the file again.")
+        raise GgufError(f"{reader.path} is empty (0 bytes)")
     start = reader.take(min(reader.size, 64))
     reader.position = 0
     if start[:4] != b"GGUF":
-        for beginning, what in IMPOSTORS:
+        for beginning, what, remedy in IMPOSTORS:
             if start.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(beginning):
-                raise GgufError(f"{reader.path} is not a GGUF file but {what}.")
-        raise GgufError(f"{reader.path} is not a GGUF file: it begins with {start[:4]!r} and not with b'GGUF'.")
+                raise GgufError(f"{reader.path} is not a GGUF file but {what}", remedy)
+        raise GgufError(f"{reader.path} is not a GGUF file: it begins with {start[:4]!r} and not with b'GGUF'")
     reader.skip(4)
     version = reader.u32()
     if version & 0xFFFF == 0 and version:
         raise GgufError(
-            f"{reader.path} is a big-endian GGUF file (its version reads {version:#010x}), for machines such as s390x. "
-            "Get the little-endian file of this model."
+            f"{reader.path} is a big-endian GGUF file (its version reads {version:#010x}), for machines such as s390x",
+            "Get the little-endian file of this model.",
         )
     if version not in (2, 3):
         raise GgufError(
-            f"{reader.path} has GGUF version {version}; 2 and 3 are known. Get a current file of this model."
+            f"{reader.path} has GGUF version {version}, and 2 and 3 are known", "Get a current file of this model."
         )
     return version
 
@@ -274,14 +286,14 @@ def _value(reader: _Reader, key: str) -> Any:
     if kind == STRING:
         return _string(reader)
     if kind != ARRAY:
-        raise GgufError(f"{reader.path} is damaged: the key {key!r} has the unknown value type {kind}.")
+        raise GgufError(f"{reader.path} is damaged: the key {key!r} has the unknown value type {kind}")
     kind, count = reader.u32(), reader.u64()
     if kind == STRING:
         reader.skip_strings(count)
         return Array(kind, count)
     if kind not in SCALARS:
         what = "an array of arrays" if kind == ARRAY else f"an array of the unknown value type {kind}"
-        raise GgufError(f"{reader.path} is damaged: the key {key!r} is {what}, which GGUF does not allow.")
+        raise GgufError(f"{reader.path} is damaged: the key {key!r} is {what}, which GGUF does not allow")
     if count <= KEPT_ITEMS:
         return _numbers(reader, SCALARS[kind], count)
     reader.skip(count * struct.calcsize(SCALARS[kind]))
@@ -305,7 +317,7 @@ def _string(reader: _Reader) -> str | Array:
 def _alignment(path: str, metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not is_integer(alignment) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 31:
-        raise GgufError(f"{path} is damaged: general.alignment is {alignment!r}, and a power of 2 is expected.")
+        raise GgufError(f"{path} is damaged: general.alignment is {alignment!r}, and a power of 2 is expected")
     return alignment
 
 
@@ -321,11 +333,11 @@ def _tensors(reader: _Reader, count: int, alignment: int) -> tuple[Tensor, ...]:
     while len(tensors) < count:
         tensor = _tensor(reader)
         if tensor.name in names:
-            raise GgufError(f"{reader.path} is damaged: the tensor {tensor.name!r} is there twice.")
+            raise GgufError(f"{reader.path} is damaged: the tensor {tensor.name!r} is there twice")
         if tensor.offset != offset:
             raise GgufError(
                 f"{reader.path} is damaged: the tensor {tensor.name!r} is said to begin at {tensor.offset}, and the "
-                f"tensors before it end at {offset}."
+                f"tensors before it end at {offset}"
             )
         names.add(tensor.name)
         tensors.append(tensor)
@@ -339,26 +351,26 @@ def _tensor(reader: _Reader) -> Tensor:
     if dimension_count > MAX_DIMENSIONS:
         raise GgufError(
             f"{reader.path} is damaged: the tensor {name!r} has {dimension_count} dimensions; at most "
-            f"{MAX_DIMENSIONS} are allowed."
+            f"{MAX_DIMENSIONS} are allowed"
         )
     dimensions = _numbers(reader, "q", dimension_count)
     kind = reader.u32()
     offset = reader.u64()
     if kind not in TENSOR_TYPES:
         raise GgufError(
-            f"{reader.path}: the tensor {name!r} has the type {kind}, which is not known here. The file is damaged, or "
-            "made for another llama.cpp; get the file again, or another quantization of this model."
+            f"{reader.path}: the tensor {name!r} has the type {kind}, which is not known here",
+            "The file is damaged, or made for another llama.cpp. Get it again, or another quantization of this model.",
         )
     type_name, block, block_bytes = TENSOR_TYPES[kind]
     elements = 1
     for dimension in dimensions:
         elements *= dimension
         if dimension < 0 or elements >= 1 << 63:
-            raise GgufError(f"{reader.path} is damaged: the tensor {name!r} has impossible dimensions {dimensions}.")
+            raise GgufError(f"{reader.path} is damaged: the tensor {name!r} has impossible dimensions {dimensions}")
     row = dimensions[0] if dimensions else 1
     if row % block:
         raise GgufError(
             f"{reader.path} is damaged: a row of the tensor {name!r} has {row} elements, no multiple of the {block} "
-            f"that {type_name} packs together."
+            f"that {type_name} packs together"
         )
     return Tensor(name, dimensions, kind, offset, elements // block * block_bytes, elements)

@@ -18,9 +18,10 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .._artifact.image.resolve import Image
-from .._artifact.image.signature import Run
+from .._artifact.image.sources.source import RunCommand
 from .._artifact.model.decide import decide
 from .._artifact.model.options import EXCLUSIVE, MODEL, TOGETHER
+from .._artifact.model.spec import ModelAccess
 from .._preflight.gpus import Neighbour
 from .._result import OperatorError, Problem, Refusal
 from .._spec import store
@@ -37,7 +38,7 @@ class HostTools:
     """The ways to the host, as in Request."""
 
     home: str
-    run: Run
+    run: RunCommand
     library: Callable[[str], bool]
     hide: Callable[[str], object]
 
@@ -96,16 +97,17 @@ def _look_at_model(model: Mapping[str, Any], host: HostTools, environ: Mapping[s
     if not problems:
         quick = {**params, "verify": "never"}
         try:
-            decision = decide(quick, environ, lambda: host.library("requests"), host.hide, foresee=False)
+            access = ModelAccess(environ, lambda: host.library("requests"), host.hide)
+            decision = decide(quick, access, preview=False)
         except (OperatorError, OSError) as error:
             problems += problems_of(error)
         else:
-            problems += [Problem("", text.rstrip(".")) for text in decision.plan.refusals]
-            found.warnings += decision.wanted.warnings
+            problems += decision.plan.refusals
+            found.warnings += decision.spec.warnings
     if problems:
         found.problems += [replace(problem, subject=model["path"]) for problem in problems]
         return
-    known = params["verify"] != "always" and all(file.trusted for file in decision.observed.files)
+    known = params["verify"] != "always" and all(file.trusted for file in decision.seen.files)
     if decision.plan.actions or decision.plan.record or not known:
         found.plan["models"].append(model)
 

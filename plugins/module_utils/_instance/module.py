@@ -14,7 +14,7 @@ from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._artifact.image.signature import Run
+from .._artifact.image.sources.source import RunCommand
 from .._host.files import let_servers_read
 from .._host.layout import default_home, instance, instance_lock
 from .._host.lock import hold
@@ -27,7 +27,7 @@ from .reconcile import reconcile
 from .request import Request
 
 
-def _run(module: AnsibleModule) -> Run:
+def _run(module: AnsibleModule) -> RunCommand:
     """The module's own way to run a command: an argument list, never a shell."""
 
     def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .._gate import diagnosis, expectation, log_lines, options, proof, wait
@@ -100,7 +101,9 @@ class _Gpus:
         except gpu.PynvmlMissing:
             return ()
         except gpu.NvmlUnavailable as error:
-            return [Problem("", f"Whether the server uses its GPUs cannot be checked: {error}")]
+            (problem,) = error.problems
+            text = f"Whether the server uses its GPUs cannot be checked: {problem.text}"
+            return [replace(problem, text=text)]
         seen = gpu_proof.compare(self.record.memory, asked, cards, gpus.pids_of(self.record.launch))
         self.rows = list(seen.rows)
         return seen.problems

@@ -50,7 +50,7 @@ def bring_image(case: Case, decision: Decision) -> tuple[Case, Decision]:
     The running server keeps its own file, so this does not touch it.
     """
     request = case.request
-    image = images.bring(case.image, request.run, request.network(), request.cache.put)
+    image = images.bring(case.image, request.image_access())
     brought = replace(case, image=image)
     if not case.image.actions:
         return brought, decision

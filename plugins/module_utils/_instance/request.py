@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._artifact.image import resolve as images
-from .._artifact.image.fetch import Network
 from .._artifact.image.naming import path_of
 from .._artifact.image.resolve import Image
-from .._artifact.image.signature import Run
+from .._artifact.image.sources.source import ImageAccess, RunCommand
 from .._gate import options as gate_options
 from .._host import layout
 from .._host import manager as managers
@@ -40,7 +39,7 @@ class Request:
     params: Mapping[str, Any]
     home: str
     check: bool
-    run: Run
+    run: RunCommand
     library: Callable[[str], bool]
     hide: Callable[[str], object]
     before: tuple[Neighbour, ...] = ()
@@ -65,9 +64,10 @@ class Request:
         """What is known of the home's images; check mode does not write it."""
         return FactsCache(self.home, writes=not self.check)
 
-    def network(self) -> Network:
-        """How an image is reached. Raises Refusal."""
-        return images.network_of(self.params, lambda: self.library("requests"), self.hide)
+    def image_access(self) -> ImageAccess:
+        """The ways to an image. Raises Refusal."""
+        access = images.access_of(self.params, self.run, lambda: self.library("requests"), self.hide)
+        return replace(access, remember=self.cache.put)
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,13 @@ def case_of(request: Request, desired: Desired) -> Case:
     place = place_of(request, last.manager if last and spec.manager == "auto" else spec.manager)
     former = place_of(request, last.manager) if last and last.manager != place.manager.name else None
     image = images.locate(
-        images.Asked(
+        images.ImageRequest(
             request.params["image"],
             request.image_sha256,
             request.params["pull"],
             request.home,
             last.image.to_json() if last and last.image else {},
-            request.run,
-            request.network(),
-            lambda: request.library("requests"),
+            request.image_access(),
         )
     )
     return Case(request, replace(spec, image=image.path), desired.gate, image, place, former, last)

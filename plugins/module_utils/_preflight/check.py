@@ -32,10 +32,9 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, problems: Iterable[Problem | str], warnings: Iterable[str] = ()) -> None:
+    def add(self, problems: Iterable[Problem], warnings: Iterable[str] = ()) -> None:
         """Add both, each once."""
-        found = [problem if isinstance(problem, Problem) else Problem("", problem.rstrip(".")) for problem in problems]
-        self.problems += [problem for problem in found if problem not in self.problems]
+        self.problems += [problem for problem in problems if problem not in self.problems]
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
 
 

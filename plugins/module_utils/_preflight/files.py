@@ -13,14 +13,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .._artifact import file_record
 from .._artifact.image import resolve as images
-from .._artifact.image import sif
 from .._artifact.image.inspect import Remember
 from .._artifact.image.resolve import Image
-from .._artifact.model import observe as model_observe
+from .._artifact.model.describe import describe
+from .._artifact.model.seen import SeenGguf
+from .._artifact.model.seen import look as look_at_model
 from .._gguf import file as gguf
 from .._host import runtime
 from .._host.runtime import Run
@@ -40,7 +42,7 @@ class FoundFiles:
     image: dict[str, Any] | None
     model: dict[str, Any] | None
     missing: tuple[Problem, ...]
-    problems: tuple[Problem | str, ...]
+    problems: tuple[Problem, ...]
 
 
 def find_files(spec: Spec, run: Run, last: Record | None, image: Image, remember: Remember) -> FoundFiles:
@@ -49,7 +51,7 @@ def find_files(spec: Spec, run: Run, last: Record | None, image: Image, remember
     Raises OSError, and FileChanged for a file that is being written.
     """
     missing: list[Problem] = []
-    problems: list[Problem | str] = []
+    problems: list[Problem] = []
     program = runtime.find()
     if program is None:
         text = f"This host has neither apptainer nor singularity (searched PATH, {', '.join(runtime.SEARCH)})"
@@ -97,13 +99,13 @@ def check_keys(path: str) -> list[Problem]:
 
 
 def _model(
-    spec: Spec, known: Mapping[str, Any] | None, missing: list[Problem], problems: list[Problem | str]
+    spec: Spec, known: Mapping[str, Any] | None, missing: list[Problem], problems: list[Problem]
 ) -> dict[str, Any] | None:
     """The model's facts for the record; None, and an entry in one of the lists, where it is not there or not sound."""
     try:
         paths = gguf.split_paths(spec.model)
     except gguf.GgufError as error:
-        problems.append(f"model: {error}")
+        problems += [replace(one, option="model") for one in error.problems]
         return None
     if paths[0] != spec.model:
         text = f"{spec.model} is not the first part of the model"
@@ -114,14 +116,14 @@ def _model(
         remedy = "Fetch it with gpufleet.llamacpp.gguf_model first."
         missing.append(Problem("model", f"{', '.join(absent)} is not there", remedy, absent[0]))
         return None
-    if known and _stamps(known) == {path: sif.stamp(path) for path in paths}:
+    if known and _stamps(known) == {path: file_record.stamp(path) for path in paths}:
         return dict(known)
-    files = [model_observe.look(path) for path in paths]
-    wrong = [problem for file in files for problem in (*file.problems, *file.holes) if problem]
+    files = [look_at_model(path) for path in paths]
+    wrong = [problem for file in files for problem in (*file.problems, *file.holes)]
     if wrong:
-        problems += [f"model: {problem}" for problem in wrong]
+        problems += [replace(problem, option="model") for problem in wrong]
         return None
-    facts = model_observe.describe(spec.model, files)
+    facts = describe(spec.model, files)
     return {
         "path": spec.model,
         "files": [{"path": file.path, "stamp": list(file.stamp), "sha256": file.sha256} for file in files],
@@ -136,6 +138,6 @@ def _stamps(known: Mapping[str, Any]) -> dict[Any, Any]:
     return {file.get("path"): file.get("stamp") for file in known.get("files") or []}
 
 
-def _digest_of_all(files: Sequence[model_observe.SeenFile]) -> str:
+def _digest_of_all(files: Sequence[SeenGguf]) -> str:
     """One digest for a split model: the sha256 of its parts' digests in order, one a line."""
     return hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest()

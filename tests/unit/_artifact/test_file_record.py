@@ -42,7 +42,7 @@ def test_a_recorded_file_is_known_again(path):
     )
 
 
-def test_the_record_lies_in_its_folder_beside_the_file(path, tmp_path):
+def test_the_record_is_in_its_folder_next_to_the_file(path, tmp_path):
     file_record.record(path, FOLDER, SHA256, {})
     assert sorted(json.loads((tmp_path / FOLDER / "file.bin.json").read_text())) == [
         "checksum",
@@ -198,12 +198,10 @@ def test_a_file_that_changes_while_it_is_hashed_is_an_error(path, monkeypatch):
         file_record.hash_file(path)
 
 
-@pytest.mark.parametrize(
-    ("url", "public"),
-    [
-        ("https://u:p@h:8443/a/b.gguf?token=secret#f", "https://h:8443/a/b.gguf"),
-        ("http://h/a.gguf", "http://h/a.gguf"),
-    ],
-)
-def test_addresses_lose_their_secrets(url, public):
-    assert file_record.public_address(url) == public
+def test_a_stamp_changes_with_the_file(path):
+    before = file_record.stamp(path)
+    assert before == file_record.stamp(path)
+    assert file_record.record(path, FOLDER, SHA256, {}).stamp == before
+    os.utime(path)
+    assert file_record.stamp(path) != before
+    assert file_record.stamp(path + ".no") is None

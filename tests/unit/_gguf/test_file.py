@@ -23,6 +23,10 @@ def read(tmp_path, content, name="m.gguf"):
     return gguf.read(str(path))
 
 
+def check_whole(path, found):
+    return gguf.check_length(found) or gguf.check_holes(path, found)
+
+
 def refusal(tmp_path, content):
     with pytest.raises(gguf.GgufError) as caught:
         read(tmp_path, content)
@@ -31,7 +35,19 @@ def refusal(tmp_path, content):
     return message
 
 
-# What a sound file says
+def test_problems_name_the_file_as_it_is_shown(tmp_path):
+    path = tmp_path / "staged.gguf"
+    path.write_bytes(build.model()[:-100])
+    found = gguf.read(str(path), shown="https://h/m.gguf")
+    (problem,) = gguf.check_length(found)
+    assert problem.path == found.path == "https://h/m.gguf"
+    assert problem.text.startswith("https://h/m.gguf is cut short")
+    path.write_bytes(b"")
+    with pytest.raises(gguf.GgufError, match=r"^https://h/m\.gguf is empty"):
+        gguf.read(str(path), shown="https://h/m.gguf")
+
+
+# Sound files
 
 
 def test_reads_a_small_model(tmp_path):
@@ -44,7 +60,7 @@ def test_reads_a_small_model(tmp_path):
         ("two", 20, 32),
     ]
     assert found.required_size == found.data_offset + build.REQUIRED_AFTER_HEADER
-    assert gguf.check_whole(found.path, found) == []
+    assert check_whole(found.path, found) == []
 
 
 def test_version_2_has_the_same_layout(tmp_path):
@@ -71,7 +87,7 @@ def test_summary_of_a_small_model(tmp_path):
     }
 
 
-def test_summary_has_the_same_keys_for_a_file_that_says_nothing(tmp_path):
+def test_summary_has_the_same_keys_for_an_empty_header(tmp_path):
     found = gguf.summary([read(tmp_path, build.header([], []))])
     assert tuple(found) == gguf.SUMMARY_KEYS
     assert found["quantization"] is None
@@ -109,7 +125,7 @@ def test_a_part_without_tensors_ends_with_its_header(tmp_path):
     content = build.header(build.LLAMA, [])
     found = read(tmp_path, content)
     assert found.required_size == len(content)
-    assert gguf.check_whole(found.path, found) == []
+    assert check_whole(found.path, found) == []
 
 
 # The oracle: gguf-py, llama.cpp's own package
@@ -156,7 +172,7 @@ def test_reads_what_gguf_py_writes_and_agrees_with_its_reader(tmp_path):
     assert found.metadata["general.name"] == "Öl"
     assert found.metadata["llama.attention.head_count_kv"] == (1, 2, 3)
     assert (found.metadata["a.float"], found.metadata["a.bool"]) == (0.5, True)
-    assert gguf.check_whole(path, found) == []
+    assert check_whole(path, found) == []
 
 
 # What is no model
@@ -244,7 +260,7 @@ def test_every_truncation_is_either_refused_or_known_to_be_cut_short(tmp_path):
         except gguf.GgufError:
             continue
         whole = length >= data_offset + build.REQUIRED_AFTER_HEADER
-        assert (gguf.check_whole(str(path), found) == []) == whole, length
+        assert (check_whole(str(path), found) == []) == whole, length
 
 
 def test_flipped_bytes_never_raise_anything_but_gguf_error(tmp_path):
@@ -259,7 +275,7 @@ def test_flipped_bytes_never_raise_anything_but_gguf_error(tmp_path):
                 found = gguf.read(str(path))
             except gguf.GgufError:
                 continue
-            gguf.check_whole(str(path), found)
+            check_whole(str(path), found)
             gguf.check_set([found])
             gguf.summary([found])
 
@@ -286,24 +302,24 @@ def test_a_header_without_end_is_given_up_and_not_read_into_memory(tmp_path, sta
 # Whole or not
 
 
-def test_missing_data_is_told_in_bytes(tmp_path):
+def test_missing_data_is_reported_in_bytes(tmp_path):
     content = build.model()
     found = read(tmp_path, content[:-200])
-    (problem,) = gguf.check_whole(found.path, found)
+    (problem,) = check_whole(found.path, found)
     needed = found.required_size
-    assert f"it has {len(content) - 200} bytes of the {needed} that its header describes" in problem
+    assert f"it has {len(content) - 200} bytes of the {needed} that its header describes" in problem.text
 
 
 def test_missing_padding_and_appended_bytes_are_no_damage(tmp_path):
     content = build.model()
     for whole in (content[:-12], content + b"more"):
         found = read(tmp_path, whole)
-        assert gguf.check_whole(found.path, found) == []
+        assert check_whole(found.path, found) == []
 
 
-def test_a_piece_of_a_cut_file_says_how_to_join_it(tmp_path):
+def test_the_problem_of_a_piece_says_how_to_join_the_file(tmp_path):
     found = read(tmp_path, build.model()[:-200], "m.gguf.part1of3")
-    assert "join the pieces" in gguf.check_whole(found.path, found)[0]
+    assert "join all pieces" in check_whole(found.path, found)[0].remedy
 
 
 def big_model(tensor_bytes):
@@ -324,14 +340,14 @@ def test_holes_are_found_where_nothing_was_written(tmp_path, how):
         file.write(b"\x01" * (1 << 20))
         file.flush()
         os.fsync(file.fileno())
-    (problem,) = gguf.check_whole(str(path), gguf.read(str(path)))
-    assert "has holes" in problem
-    assert "tensor 'weights'" in problem
+    (problem,) = check_whole(str(path), gguf.read(str(path)))
+    assert "has holes" in problem.text
+    assert "tensor 'weights'" in problem.text
 
 
 def test_zeros_that_were_written_are_no_holes(tmp_path):
     found = read(tmp_path, big_model(4 << 20) + bytes(4 << 20))
-    assert gguf.check_whole(found.path, found) == []
+    assert check_whole(found.path, found) == []
 
 
 def test_a_file_system_that_knows_no_holes_has_none(tmp_path):
@@ -371,21 +387,21 @@ def test_swapped_parts_are_named(tmp_path):
     first, second, third = (gguf.read(str(path)) for path in build.split(tmp_path))
     problems = gguf.check_set([first, third, second])
     assert len(problems) == 2
-    assert "stands where part 2 of 3 belongs" in problems[0]
+    assert "stands where part 2 of 3 belongs" in problems[0].text
 
 
 def test_a_part_of_another_split_is_found(tmp_path):
     two = [gguf.read(str(path)) for path in build.split(tmp_path, 2, "other")]
-    assert "belongs to a model in 2 files" in gguf.check_set([*two, two[1]])[0]
+    assert "belongs to a model in 2 files" in gguf.check_set([*two, two[1]])[0].text
 
 
 def test_missing_tensors_in_a_set_are_found(tmp_path):
     paths = build.split(tmp_path)
     keys = [build.key("split.no", "u16", 2), build.key("split.count", "u16", 3)]
     paths[2].write_bytes(build.header(keys, []))
-    assert "hold 2 tensors, and the model has 3" in gguf.check_set([gguf.read(str(path)) for path in paths])[0]
+    assert "hold 2 tensors, and the model has 3" in gguf.check_set([gguf.read(str(path)) for path in paths])[0].text
 
 
 def test_a_part_under_another_name_says_so(tmp_path):
     part = gguf.read(str(build.split(tmp_path)[0]))
-    assert "one part of a model in 3 files" in gguf.check_set([part])[0]
+    assert "one part of a model in 3 files" in gguf.check_set([part])[0].text

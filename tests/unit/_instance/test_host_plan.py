@@ -50,8 +50,8 @@ class Host:
             raise found
         return found
 
-    def decide(self, params: Mapping[str, Any], *dummy: Any, foresee: bool) -> SimpleNamespace:
-        assert params["verify"] == "never" and not foresee, "a model is not read to find out what there is to do"
+    def decide(self, params: Mapping[str, Any], *dummy: Any, preview: bool) -> SimpleNamespace:
+        assert params["verify"] == "never" and not preview, "a model is not read to find out what there is to do"
         self.asked.append(params["path"])
         return self.models.get(params["path"], a_model())
 
@@ -62,11 +62,11 @@ class Host:
         return host_plan.look(declared, ways, {}, strict)
 
 
-def a_model(*actions: str, refusals: tuple[str, ...] = (), trusted: bool = True, record: tuple[int, ...] = ()) -> Any:
+def a_model(*actions: str, refusals: tuple[Problem, ...] = (), trusted: bool = True, record: tuple[int, ...] = ()) -> Any:
     return SimpleNamespace(
         plan=SimpleNamespace(actions=actions, refusals=refusals, record=record),
-        wanted=SimpleNamespace(warnings=()),
-        observed=SimpleNamespace(files=[SimpleNamespace(trusted=trusted)]),
+        spec=SimpleNamespace(warnings=()),
+        seen=SimpleNamespace(files=[SimpleNamespace(trusted=trusted)]),
     )
 
 
@@ -161,7 +161,7 @@ def test_what_is_missing_and_does_not_come(host: Host, missing: Problem, comes: 
 
 
 def test_every_problem_of_all_at_once(host: Host) -> None:
-    host.models["/m/x.gguf"] = a_model(refusals=("the disk is full",))
+    host.models["/m/x.gguf"] = a_model(refusals=(Problem("", "the disk is full"),))
     host.instances["a"] = Refusal([Problem("port", "4403 is in use"), Problem("args", "no such option")])
     host.instances["c"] = OSError(5, "I/O error")
     found = host.look(entry("a"), entry("b", prot=1), entry("c"))

@@ -68,7 +68,7 @@ def test_a_gpu_that_is_lost_meanwhile_is_not_waited_for(monkeypatch: pytest.Monk
 
 def test_where_there_is_no_nvml_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def read() -> list[Gpu]:
-        raise NvmlUnavailable("The driver is not loaded.", 9)
+        raise NvmlUnavailable("The driver is not loaded", 9)
 
     monkeypatch.setattr(restart.gpu, "read_memory", read)
     assert restart._held([7]) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record, seen_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
@@ -76,7 +76,7 @@ def test_everything_is_there(host: Host) -> None:
     assert (found.runtime, found.missing, found.problems) == ("/usr/bin/apptainer", (), ())
     assert found.image == {
         "path": str(host.image),
-        "stamp": sif.stamp(str(host.image)),
+        "stamp": file_record.stamp(str(host.image)),
         "sha256": digest(SIF),
         "server_path": SERVER,
         "build": None,
@@ -88,7 +88,7 @@ def test_everything_is_there(host: Host) -> None:
     assert found.model["sha256"] == digest(build.model())
     assert (found.model["name"], found.model["quantization"], found.model["context_length"]) == ("Tiny", "Q4_1", 4096)
     assert found.model["tensor_bytes"] == 532
-    assert found.model["files"][0]["stamp"] == sif.stamp(str(host.model))
+    assert found.model["files"][0]["stamp"] == file_record.stamp(str(host.model))
 
 
 def test_nothing_is_there(host: Host) -> None:
@@ -116,7 +116,7 @@ def test_a_rerun_reads_and_asks_nothing(host: Host, monkeypatch: pytest.MonkeyPa
         raise AssertionError(f"{path} was read")
 
     monkeypatch.setattr(file_record, "hash_file", reads)
-    monkeypatch.setattr(needed_files.model_observe, "hash_file", reads)
+    monkeypatch.setattr(seen_file, "hash_file", reads)
     found = host.look(last)
     assert found.image and found.model and last.image and last.model
     assert (found.image, found.model) == (last.image.to_json(), last.model.to_json())
@@ -129,7 +129,7 @@ def test_a_touched_image_is_read_and_is_the_same(host: Host) -> None:
     os.utime(host.image)
     found = host.look(last)
     assert last.image
-    assert found.image == {**last.image.to_json(), "stamp": sif.stamp(str(host.image))}
+    assert found.image == {**last.image.to_json(), "stamp": file_record.stamp(str(host.image))}
     assert host.asked == []
 
 
@@ -162,9 +162,9 @@ def test_the_files_are_read_where_the_record_knows_little(host: Host, facts: dic
 def test_an_image_without_a_server(host: Host) -> None:
     host.answer = (255, "", "FATAL: no such thing")
     (problem,) = host.look().problems
-    assert f"no llama-server was found in {host.image}" in problem
-    assert "server_path" in problem
-    assert "apptainer said: FATAL: no such thing" in problem
+    assert f"{host.image} has no llama-server" in problem.text
+    assert "server_path" in problem.remedy
+    assert "apptainer says: FATAL: no such thing" in problem.text
     last = host.record(server_path="/my/server")
     assert host.look(server_path="/my/server").problems == ()
     assert len(host.look(last).problems) == 1
@@ -173,13 +173,14 @@ def test_an_image_without_a_server(host: Host) -> None:
 def test_the_wanted_sha256_of_an_image_on_the_host(host: Host) -> None:
     assert host.look(digest=digest(SIF)).problems == ()
     (problem,) = host.look(digest="b" * 64).problems
-    assert problem.startswith(f"image_sha256: {host.image} has {digest(SIF)}, wanted is {'b' * 64}.")
+    assert (problem.option, problem.path) == ("image_sha256", str(host.image))
+    assert problem.text == f"{host.image} has the sha256 {digest(SIF)}, and {'b' * 64} is expected"
 
 
 def test_what_is_no_image(host: Host) -> None:
     host.image.write_bytes(b"<html>" + bytes(100))
     (problem,) = host.look().problems
-    assert f"{host.image} is not a SIF image, it is an HTML page" in problem
+    assert f"{host.image} is not a SIF image but an HTML page" in problem.text
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import module as artifact_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import part_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import SUMMARY_KEYS
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gguf_model, gguf_model_info
@@ -136,12 +137,16 @@ def test_a_wrong_digest_reports_both_and_leaves_nothing(call, server, tmp_path):
     assert os.listdir(tmp_path / "new") == []
 
 
-def test_check_mode_touches_nothing_and_foresees_what_happens(call, src, tmp_path):
+def test_check_mode_touches_nothing_and_previews_the_change(call, src, tmp_path):
     args = {"path": str(tmp_path / "models" / "m.gguf"), "src": str(src)}
-    told = call(gguf_model, check=True, diff=True, **args)
+    previewed = call(gguf_model, check=True, diff=True, **args)
     assert not (tmp_path / "models").exists()
     done = call(gguf_model, diff=True, **args)
-    assert (told["changed"], told["actions"], told["reasons"]) == (True, done["actions"], done["reasons"])
+    assert (previewed["changed"], previewed["actions"], previewed["reasons"]) == (
+        True,
+        done["actions"],
+        done["reasons"],
+    )
     assert not call(gguf_model, check=True, **args)["changed"]
     gone = call(gguf_model, check=True, path=args["path"], state="absent")
     assert gone["changed"]
@@ -158,9 +163,17 @@ def test_diff_shows_both_sides(call, src, tmp_path):
 def test_every_problem_is_in_one_message(call, tmp_path):
     failed = call(gguf_model, path=str(tmp_path), src="relative", url="ftp://h/m", sha256=["short"])
     assert failed["failed"]
-    assert len(failed["problems"]) == 5
+    assert [problem["option"] for problem in failed["problems"]] == ["sha256", "url", "src", "src", "path"]
     assert all(problem["problem"] in failed["msg"] for problem in failed["problems"])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("connections", [-5, 0, 65])
+def test_connections_have_a_range(call, src, tmp_path, connections):
+    failed = call(gguf_model, path=str(tmp_path / "m.gguf"), src=str(src), connections=connections)
+    (problem,) = failed["problems"]
+    assert (problem["option"], problem["problem"]) == ("connections", f"{connections} is out of range")
+    assert not (tmp_path / "m.gguf").exists()
 
 
 def test_a_run_without_change_imports_no_library(src, tmp_path):
@@ -191,16 +204,16 @@ def test_info_of_a_folder(call, src, tmp_path):
 
 
 def test_info_needs_an_absolute_path(call):
-    assert "must be absolute" in call(gguf_model_info, path="models")["msg"]
+    assert "path: 'models' is not absolute." in call(gguf_model_info, path="models")["msg"]
 
 
-def test_the_documentation_tells_every_returned_key(call, src, tmp_path):
-    told = yaml.safe_load(gguf_model.RETURN)["model"]["contains"]
+def test_the_documentation_has_every_returned_key(call, src, tmp_path):
+    documented = yaml.safe_load(gguf_model.RETURN)["model"]["contains"]
     found = call(gguf_model, path=str(tmp_path / "m.gguf"), src=str(src))["model"]
-    assert set(told) == set(found)
-    assert set(SUMMARY_KEYS) < set(told)
-    told = yaml.safe_load(gguf_model_info.RETURN)["models"]["contains"]
-    assert set(told) == set(call(gguf_model_info, path=str(tmp_path / "m.gguf"))["models"][0])
+    assert set(documented) == set(found)
+    assert set(SUMMARY_KEYS) < set(documented)
+    documented = yaml.safe_load(gguf_model_info.RETURN)["models"]["contains"]
+    assert set(documented) == set(call(gguf_model_info, path=str(tmp_path / "m.gguf"))["models"][0])
 
 
 @pytest.mark.parametrize("module", [gguf_model, gguf_model_info])
@@ -284,7 +297,7 @@ def test_a_split_model_of_the_hub_is_one_model(call, hub, big, tmp_path):
         assert (again["changed"], again["model"], asked) == (False, first["model"], [])
 
 
-def test_a_quota_has_its_say_on_the_whole_set_before_its_first_byte(call, hub, big, tmp_path, monkeypatch):
+def test_a_quota_is_checked_for_the_whole_set_before_its_first_byte(call, hub, big, tmp_path, monkeypatch):
     allocated = []
 
     def allocate(handle, size):
@@ -301,35 +314,35 @@ def test_a_quota_has_its_say_on_the_whole_set_before_its_first_byte(call, hub, b
     assert os.listdir(tmp_path / "models") == []
 
 
-def test_check_mode_asks_but_fetches_nothing_and_foresees_all_the_hub_knows(call, hub, big, tmp_path):
-    told, asked = asked_by(hub, call, check=True, diff=True, **big)
+def test_check_mode_asks_but_fetches_nothing_and_previews_all_the_hub_knows(call, hub, big, tmp_path):
+    previewed, asked = asked_by(hub, call, check=True, diff=True, **big)
     assert not (tmp_path / "models").exists()
     assert not any(one.startswith("cdn") for one in asked)
     done = call(gguf_model, diff=True, **big)
     for key in ("changed", "actions", "reasons", "diff"):
-        assert told[key] == done[key]
+        assert previewed[key] == done[key]
     for key in ("files", "size", "sha256", "source", "revision"):
-        assert told["model"][key] == done["model"][key]
+        assert previewed["model"][key] == done["model"][key]
     assert not call(gguf_model, check=True, **big)["changed"]
 
 
 def test_a_branch_that_moves_on_is_followed_where_the_content_is_another(call, hub, tiny):
     call(gguf_model, **tiny)
     same = hub.repos[REPO].commit({"tiny.gguf": CONTENT, "more.gguf": b"x"})
-    told = call(gguf_model, check=True, **tiny)
+    previewed = call(gguf_model, check=True, **tiny)
     kept = call(gguf_model, **tiny)
     assert (kept["changed"], kept["model"]["revision"]) == (False, same)
-    assert told["model"] == kept["model"]
+    assert previewed["model"] == kept["model"]
     assert asked_by(hub, call, **tiny)[1] == [f"hub GET /api/models/{REPO}/revision/main"]
     other = build.model(data=build.DATA[::-1])
     hub.repos[REPO].commit({"tiny.gguf": other})
     moved = call(gguf_model, **tiny)
     assert moved["changed"]
     assert moved["model"]["sha256"] == hashlib.sha256(other).hexdigest()
-    assert "is wanted" in moved["reasons"][0]
+    assert "is expected" in moved["reasons"][0]
 
 
-def test_another_commit_that_is_pinned_is_the_one_that_is_told(call, hub, tiny):
+def test_another_commit_that_is_pinned_is_returned(call, hub, tiny):
     first = call(gguf_model, sha256=SHA256, **tiny)
     same = hub.repos[REPO].commit({"tiny.gguf": CONTENT, "more.gguf": b"x"})
     for args in ({"check": True}, {}):
@@ -380,7 +393,7 @@ def test_what_the_hub_gives_wrongly_never_appears(call, hub, tiny):
 
 def test_offline_uses_no_network_and_trusts_only_what_is_proven(call, hub, tiny, monkeypatch):
     nothing, asked = asked_by(hub, call, offline=True, **tiny)
-    assert "nothing recorded says what" in nothing["msg"]
+    assert "no record holds the sha256 of" in nothing["msg"]
     missing, more = asked_by(hub, call, offline=True, sha256=SHA256, **tiny)
     assert "is not there. It is not fetched, as offline is set." in missing["msg"]
     first = call(gguf_model, **tiny)
@@ -390,12 +403,12 @@ def test_offline_uses_no_network_and_trusts_only_what_is_proven(call, hub, tiny,
         assert (found["changed"], found["model"]) == (False, first["model"])
         more += one
     other, one = asked_by(hub, call, revision="0" * 40, **tiny)
-    assert "nothing recorded says what" in other["msg"]
+    assert "no record holds the sha256 of" in other["msg"]
     with open(tiny["path"], "r+b") as file:
         file.seek(len(CONTENT) - 40)
         file.write(b"\xff")
     damaged, two = asked_by(hub, call, **tiny)
-    assert "is wanted. It is not fetched, as offline is set." in damaged["msg"]
+    assert "is expected. It is not fetched, as offline is set." in damaged["msg"]
     assert asked + more + one + two == []
 
 
@@ -433,28 +446,31 @@ def test_the_environment_names_the_hub(call, hub, tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ({"repo": "a/b/c"}, "repo must be like unsloth/GLM-4.7-Flash-GGUF, and it is 'a/b/c'."),
-        ({"repo": "../b"}, "repo must be like"),
-        ({"file": "m.bin"}, "file must be a path in the repository that ends with .gguf"),
-        ({"file": "../m.gguf"}, "file must be a path in the repository"),
-        ({"endpoint": "ftp://h"}, "endpoint must be an http or https address, and it is 'ftp://h'."),
-        ({"revision": ""}, "revision is empty"),
-        ({"url": "http://h/m.gguf"}, "url and repo are both given, and a model comes from one place."),
-        ({"mirrors": ["h/m.gguf"]}, "mirrors must be an http or https address"),
+        ({"repo": "a/b/c"}, "repo: 'a/b/c' is not a repository. Write it like unsloth/GLM-4.7-Flash-GGUF."),
+        ({"repo": "../b"}, "repo: '../b' is not a repository"),
+        ({"file": "m.bin"}, "file: 'm.bin' is not the path of a .gguf file in the repository"),
+        ({"file": "../m.gguf"}, "file: '../m.gguf' is not the path of a .gguf file"),
+        ({"endpoint": "ftp://h"}, "endpoint: 'ftp://h' is not an http or https address."),
+        ({"revision": ""}, "revision: it is empty"),
+        (
+            {"url": "http://h/m.gguf"},
+            "url and repo are given, and a model comes from one place.",
+        ),
+        ({"mirrors": ["h/m.gguf"]}, "mirrors: 'h/m.gguf' is not an http or https address"),
         ({"file": "x-00001-of-00002.gguf"}, "Both must be unsplit"),
         ({"file": "UD-Q2_K_XL/*.gguf"}, "path names 1 file(s)"),
         ({"file": "*.gguf"}, "means 2 models"),
-        ({"sha256": ["0" * 64]}, f"has the sha256 {SHA256}, and {'0' * 64} is wanted"),
-        ({"file": "Tiny.gguf"}, "Near it: tiny.gguf"),
+        ({"sha256": ["0" * 64]}, f"has the sha256 {SHA256}, and {'0' * 64} is expected"),
+        ({"file": "Tiny.gguf"}, "Similar names: tiny.gguf"),
     ],
 )
-def test_a_wish_that_cannot_be(call, hub, tiny, tmp_path, args, said):
+def test_options_that_cannot_be_met(call, hub, tiny, tmp_path, args, said):
     failed = call(gguf_model, **{**tiny, **args})
     assert said in failed["msg"]
     assert not (tmp_path / "models").exists()
 
 
-def test_mirrors_need_something_that_tells_they_are_the_same(call, tmp_path):
+def test_mirrors_need_a_sha256(call, tmp_path):
     args = {"path": str(tmp_path / "m.gguf"), "mirrors": ["http://h/m.gguf"]}
     assert "mirrors are given without sha256" in call(gguf_model, url="http://i/m.gguf", **args)["msg"]
     assert "neither repo nor url is" in call(gguf_model, **args)["msg"]
@@ -510,10 +526,10 @@ def test_a_token_file_that_holds_none(call, tiny, tmp_path, content, said):
 
 
 def test_check_mode_without_the_library_says_so_and_goes_on(call, hub, tiny, monkeypatch):
-    monkeypatch.setattr(gguf_model, "prefer_library", lambda name, home: False)
+    monkeypatch.setattr(artifact_module, "prefer_library", lambda name, home: False)
     warned = []
     monkeypatch.setattr(gguf_model.AnsibleModule, "warn", lambda module, words: warned.append(words))
-    told = call(gguf_model, check=True, **tiny)
-    assert told["actions"][-1] == f"Fetch {hub.endpoint}/{REPO}/resolve/main/tiny.gguf to {tiny['path']}"
+    previewed = call(gguf_model, check=True, **tiny)
+    assert previewed["actions"][-1] == f"Fetch {hub.endpoint}/{REPO}/resolve/main/tiny.gguf to {tiny['path']}"
     assert "requests is not on the host yet" in warned[0]
     assert hub.asked == []

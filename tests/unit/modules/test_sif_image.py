@@ -13,8 +13,8 @@ import yaml
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import build as image_build
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import inspect as image_inspect
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import apptainer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.modules import sif_image
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import FakeRuntime
@@ -118,11 +118,11 @@ def test_a_tag_is_followed_where_that_is_wanted(call, server, path):
     moved = server.push("v1", sif(b"another"))
     assert not call(**args)["changed"]
     assert server.asked() == []
-    told = call(check=True, **args, pull="always")
-    assert told["changed"]
+    previewed = call(check=True, **args, pull="always")
+    assert previewed["changed"]
     assert path.read_bytes() == CONTENT
     second = call(**args, pull="always")
-    assert (second["changed"], second["image"]["digest"], second["reasons"]) == (True, moved, told["reasons"])
+    assert (second["changed"], second["image"]["digest"], second["reasons"]) == (True, moved, previewed["reasons"])
     server.asked()
     assert not call(**args, pull="always")["changed"]
     assert server.asked() == ["HEAD /v2/gpu/llamacpp/manifests/v1"]
@@ -156,8 +156,8 @@ def test_what_is_no_sif_is_not_kept(call, server, path):
     server.push("v1", b"<html>", kind="application/octet-stream")
     failed = call(path=str(path), **address(server))
     assert failed["msg"] == (
-        f"What came from oras://{server.host}/gpu/llamacpp:v1 is not a SIF image, it is an HTML page. "
-        "Pull it again, or name the right file. It was not kept."
+        f"src: oras://{server.host}/gpu/llamacpp:v1 is not a SIF image but an HTML page. "
+        "Pull it again, or name another file. Nothing of it was kept."
     )
     assert entries(path.parent) == []
 
@@ -184,7 +184,7 @@ def test_a_password_gets_nowhere(call, fake, path, tmp_path):
             assert PASSWORD.encode() not in (tmp_path / one).read_bytes()
 
 
-def test_docker_is_built_beside_its_place_and_known_by_its_manifest(call, fake, server, path):
+def test_docker_is_built_next_to_its_place_and_known_by_its_manifest(call, fake, server, path):
     pushed = server.push("v1", b"a layer")
     args = {"path": str(path), **address(server, scheme="docker")}
     fake.pulls = CONTENT
@@ -214,10 +214,10 @@ def test_a_build_that_fails_leaves_nothing(call, server, path):
 
 def test_builds_of_killed_runs_are_swept(tmp_path):
     place = str(tmp_path / "x.sif")
-    with image_build.folder(place) as live:
+    with apptainer.folder(place) as live:
         left = tmp_path / ".x.sif.abc.build"
         (left / "tmp").mkdir(parents=True)
-        with image_build.folder(place) as mine:
+        with apptainer.folder(place) as mine:
             assert not left.exists()
             assert os.path.isdir(live)
         assert not os.path.exists(mine)
@@ -242,7 +242,7 @@ def test_only_what_is_signed(call, fake, src, path, tmp_path, pgp):
     fake.signed = False
     failed = call(**args)
     assert failed["msg"].startswith(
-        f"{src} is not what the owner of the key {key} signed: Failed to verify: no signature."
+        f"public_key: {src} is not signed with the key {key}: Failed to verify: no signature."
     )
     assert not path.exists()
     assert fake.verbs == (["key", "verify"] if pgp else ["verify"])
@@ -262,7 +262,7 @@ def test_a_key_does_not_go_into_the_users_own_ring(call, fake, src, path, tmp_pa
     key.write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----")
     fake.takes_ring = False
     failed = call(path=str(path), src=str(src), verify_signature=True, public_key=str(key))
-    assert "takes no key ring of our own" in failed["msg"]
+    assert "supports no temporary key ring" in failed["msg"]
     assert "verify" not in fake.verbs
 
 
@@ -285,10 +285,10 @@ def test_what_another_record_does_not_know_is_learned(call, fake, path):
     path.write_bytes(CONTENT)
     file_record.settle(str(path))
     file_record.record(str(path), ".sif_image", SHA256, {"url": "https://h/x.sif"})
-    told = call(check=True, path=str(path))
-    assert (told["changed"], told["image"]["build"]) == (False, "6123 (abcdef)")
+    previewed = call(check=True, path=str(path))
+    assert (previewed["changed"], previewed["image"]["build"]) == (False, "6123 (abcdef)")
     assert file_record.recorded(str(path), ".sif_image").details == {}
-    assert call(path=str(path))["image"] == told["image"]
+    assert call(path=str(path))["image"] == previewed["image"]
     assert image_inspect.learned(file_record.recorded(str(path), ".sif_image").details) is not None
 
 
@@ -301,19 +301,21 @@ def test_a_damaged_file_is_found_and_brought_again(call, server, path):
         file.seek(100)
         file.write(b"?")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    told, done = call(check=True, **args), call(**args)
-    assert (told["changed"], told["reasons"]) == (True, done["reasons"])
+    previewed, done = call(check=True, **args), call(**args)
+    assert (previewed["changed"], previewed["reasons"]) == (True, done["reasons"])
     assert path.read_bytes() == CONTENT
 
 
-def test_check_mode_touches_nothing_and_foresees_what_happens(call, server, path):
+def test_check_mode_touches_nothing_and_previews_the_change(call, server, path):
     server.push("v1", CONTENT)
     args = {"path": str(path), **address(server)}
-    told = call(check=True, diff=True, **args)
+    previewed = call(check=True, diff=True, **args)
     assert not path.parent.exists()
     done = call(diff=True, **args)
-    assert (told["changed"], told["actions"], told["diff"]) == (True, done["actions"], done["diff"])
-    assert {key: value for key, value in told["image"].items() if value is not None}.items() <= done["image"].items()
+    assert (previewed["changed"], previewed["actions"], previewed["diff"]) == (True, done["actions"], done["diff"])
+    assert {key: value for key, value in previewed["image"].items() if value is not None}.items() <= done[
+        "image"
+    ].items()
     gone = call(check=True, diff=True, path=str(path), state="absent")
     assert (gone["changed"], path.exists()) == (True, True)
     assert json.loads(gone["diff"]["after"]) == {}
@@ -338,28 +340,37 @@ def test_every_problem_is_in_one_message(call, tmp_path):
         max_rate="fast",
         connections=0,
     )
-    assert [problem["problem"].split()[0] for problem in failed["problems"]] == [
+    assert [problem["option"] for problem in failed["problems"]] == [
         "path",
-        "src",
-        "sha256",
         "connections",
         "max_rate",
+        "src",
+        "sha256",
     ]
     failed = call(path="/x", src="oras://r.io/a", auth_file=str(tmp_path / "no"))
-    assert [one["problem"] for one in failed["problems"]] == [f"auth_file: {tmp_path}/no is not there on the host"]
+    (problem,) = failed["problems"]
+    assert (problem["option"], problem["problem"]) == ("auth_file", f"{tmp_path}/no is not there on the host")
     assert "public_key" in call(path="/x", verify_signature=True)["msg"]
 
 
 def test_a_folder_is_no_image(call, tmp_path):
     failed = call(path=str(tmp_path), src="https://h/x.sif")
-    assert [one["problem"] for one in failed["problems"]] == [f"{tmp_path} is a folder; it must name a SIF file"]
+    assert failed["problems"] == [
+        {"option": "path", "problem": f"{tmp_path} is a folder", "remedy": "Name a SIF file."}
+    ]
 
 
-def test_the_documentation_tells_every_returned_key(call, src, path):
-    told = yaml.safe_load(sif_image.RETURN)
+@pytest.mark.parametrize("connections", [-5, 0, 65])
+def test_connections_have_a_range(call, path, connections):
+    (problem,) = call(path=str(path), src="https://h/x.sif", connections=connections)["problems"]
+    assert (problem["option"], problem["problem"]) == ("connections", f"{connections} is out of range")
+
+
+def test_the_documentation_has_every_returned_key(call, src, path):
+    documented = yaml.safe_load(sif_image.RETURN)
     found = call(path=str(path), src=str(src))
-    assert set(told["image"]["contains"]) == set(found["image"])
-    assert set(told["transfer"]["contains"]) == set(found["transfer"])
+    assert set(documented["image"]["contains"]) == set(found["image"])
+    assert set(documented["transfer"]["contains"]) == set(found["transfer"])
 
 
 def test_examples_use_only_options_that_exist():

@@ -18,18 +18,8 @@ SURGERY = {
 }
 # Names that hold messages, by the house's own habits.
 MESSAGES = {
-    *("problem", "problems", "message", "messages", "warning", "warnings", "refusal", "refusals", "remedy", "error"),
-}
-    "problem",
-    "problems",
-    "message",
-    "messages",
-    "warning",
-    "warnings",
-    "refusal",
-    "refusals",
-    "remedy",
-    "error",
+    *("problem", "problems", "message", "messages", "warning", "warnings", "refusal", "refusals", "remedy"),
+    *("error", "failure"),
 }
 # Attributes of errors and problems that are messages.
 PARTS = {"text", "remedy", "msg", "problems", "refusals", "warnings", "why", "what"}

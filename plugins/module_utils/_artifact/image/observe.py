@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is there of an image: on the host, and where needed at its source. Changes nothing.
+"""What is there of an image on the host, and what its source has now where that matters. Changes nothing.
 
 Private to gpufleet.llamacpp; may change at any time.
 
@@ -10,147 +10,133 @@ A file with a current record costs one stat and one small read. Without one it i
 from __future__ import annotations
 
 import os
-import stat
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ..._host import runtime
-from ..file_record import hash_file, is_current, last_record
-from ..staging import leftovers, room
-from . import inspect as image_inspect
-from . import sif
-from . import signature as image_sign
-from .plan import Observed, Plan, Remote, SeenImage, Wanted, asks, file_source, unfit
-from .sif import RECORDS
-from .signature import Run
-
-# Asks the source of the image over the network; raises FetchError.
-Resolve = Callable[[Wanted, SeenImage], Remote]
+from ..._host.layout import IMAGE_RECORDS
+from ..._result import Problem
+from ..seen_file import SeenFile, is_same, see, unreadable, with_sha256
+from ..staging import FolderSpace, leftovers, space
+from . import sif, signature
+from .sources.source import ImageAccess, ImageSource, PublishedImage
+from .spec import ImageSpec
 
 
-def observe(wanted: Wanted, run: Run, resolve: Resolve, foresee: bool = False) -> Observed:
-    """Look at the image and at where it would come from.
-
-    ``foresee``: also read what a change would read anyway, so that its outcome can be told without it (check mode).
-    Raises FileChanged if a file is written to meanwhile, and FetchError where the source does not answer.
+@dataclass(frozen=True)
+class SeenImage:
+    """The image's file. ``source`` is the file on this host that it is a copy of, ``published`` what another source has
+    now; None if that does not matter.
     """
-    there = room(os.path.dirname(wanted.path))
+
+    file: SeenFile
+    space: FolderSpace
+    source: SeenFile | None = None
+    published: PublishedImage | None = None
+    program: str | None = None  # the path of apptainer or singularity
+    key: str | None = None  # the sha256 of the public key's file
+    signature: Problem | None = None  # what is wrong with the image's signature
+    unasked: bool = False  # the source could not be asked, as the library for the network is not there (check mode)
+    leftovers: tuple[str, ...] = ()  # of interrupted runs; looked for where the image is to be removed
+
+
+def observe(
+    spec: ImageSpec, access: ImageAccess, published: PublishedImage | None = None, preview: bool = False
+) -> SeenImage:
+    """Look at the image and at its source. ``published`` is what the source has now, if it was asked before.
+
+    ``preview``: also read what a change would read, so that check mode can return its outcome. Raises FileChanged if a
+    file is written to meanwhile, and OperatorError where the source does not answer.
+    """
+    there = space(os.path.dirname(spec.path))
     program = runtime.find()
-    if wanted.state == "absent":
-        return Observed(_stat(wanted.path), there, runtime=program, leftovers=tuple(leftovers(wanted.path, RECORDS)))
-    seen = look(wanted.path, wanted.verify)
-    key = image_sign.key_digest(wanted.public_key) if wanted.public_key else None
-    signature = None
-    sound = seen.kind == "file" and not seen.problem
-    if wanted.public_key and key and program and sound and seen.details.get("signed_by") != key:
-        signature = image_sign.problem(run, program, wanted.path, wanted.public_key, wanted.path)
-    return Observed(
-        seen,
-        there,
-        source=_look_at_source(wanted, seen, foresee),
-        remote=resolve(wanted, seen) if asks(wanted, seen) else None,
-        runtime=program,
-        key=key,
-        signature=signature,
-    )
+    if spec.state == "absent":
+        left = tuple(leftovers(spec.path, IMAGE_RECORDS))
+        return SeenImage(_glance(spec.path), there, program=program, leftovers=left)
+    seen = look(spec.path, spec.verify)
+    key = signature.key_digest(spec.public_key) if spec.public_key else None
+    wrong = None
+    sound = seen.is_file and not seen.problems
+    if spec.public_key and key and program and sound and seen.details.get("signed_by") != key:
+        wrong = signature.problem(access.run, program, spec.path, spec.public_key, spec.path)
+    source, unasked = _look_at_source(spec, seen, preview), False
+    if spec.source is None or not asks(spec, spec.source, seen):
+        published = None
+    elif published is None:
+        unasked = not access.ready()
+        published = PublishedImage() if unasked else spec.source.identify(seen, access)
+    return SeenImage(seen, there, source, published, program, key, wrong, unasked=unasked)
 
 
-def look(path: str, verify: str = "changed") -> SeenImage:
+def look(path: str, verify: str = "changed") -> SeenFile:
     """One file: its record if it is current; else its first bytes and its sha256. Raises FileChanged."""
-    seen = _stat(path)
-    if seen.kind != "file" or (seen.trusted and verify != "always"):
+    seen = _glance(path)
+    if not seen.is_file or (seen.trusted and verify != "always"):
         return seen
     seen = _with_problem(seen)
-    if seen.problem:
-        return seen
-    since = time.time_ns()
-    return replace(seen, sha256=hash_file(path), read_since_ns=since)
+    return seen if seen.problems else with_sha256(seen)
 
 
-def _with_problem(seen: SeenImage) -> SeenImage:
-    problems = sif.problems(seen.path) if seen.kind == "file" else []
-    return replace(seen, problem=problems[0].partition("image: ")[2]) if problems else seen
+def _glance(path: str) -> SeenFile:
+    """One file by its stat and its record alone."""
+    seen = see(path, IMAGE_RECORDS, "a SIF file")
+    if seen.is_file and not os.access(path, os.R_OK):
+        return SeenFile(path, exists=True, problems=(unreadable(path, "Permission denied"),))
+    return seen
 
 
-def _stat(path: str) -> SeenImage:
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return SeenImage(path)
-    except OSError as error:
-        return SeenImage(path, kind="other", problem=f"{path} cannot be looked at ({error.strerror}).")
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        return SeenImage(path, kind="other", problem=f"{path} is {what}; it must name a SIF file.")
-    if not os.access(path, os.R_OK):
-        words = f"{path} cannot be read. Let the user {os.geteuid()}, which runs this task, read it."
-        return SeenImage(path, kind="other", problem=words)
-    record = last_record(path, RECORDS)
-    trusted = record is not None and is_current(path, record)
-    return SeenImage(
-        path,
-        kind="file",
-        size=status.st_size,
-        stamp=(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino),
-        record=record,
-        trusted=trusted,
-        sha256=record.sha256 if record and trusted else None,
-    )
+def _with_problem(seen: SeenFile) -> SeenFile:
+    problem = sif.problem(seen.path) if seen.is_file else None
+    return replace(seen, problems=(problem,)) if problem else seen
 
 
-def _look_at_source(wanted: Wanted, seen: SeenImage, foresee: bool) -> SeenImage | None:
-    """The source on this host, as far as the decision needs it: often the wanted sha256 or the record decides."""
-    if wanted.origin is None or wanted.origin.kind != "file":
+def unfit(spec: ImageSpec, seen: SeenFile) -> str | None:
+    """Why the file on the host is not as specified, whatever its source has."""
+    if not seen.exists:
+        return f"{seen.path} is not there"
+    if seen.problems:
+        return seen.problems[0].text
+    if spec.sha256 and seen.sha256 and seen.sha256 != spec.sha256:
+        return f"{seen.path} has the sha256 {seen.sha256}, and {spec.sha256} is expected"
+    return None
+
+
+def moved(source: ImageSource, seen: SeenFile) -> str | None:
+    """Why a sound file is not of this source, by its record; None for a file of unknown origin."""
+    if seen.record is None:
         return None
-    path = wanted.origin.address
-    if seen.kind != "absent" and _is_same(path, wanted.path):
-        return None
-    source = _stat(path)
-    if unfit(wanted, seen):
-        return look(path) if foresee else _with_problem(source)
-    if wanted.sha256 or (seen.trusted and dict(seen.source) == file_source(wanted.origin, source)):
-        return None
-    return look(path) if source.size == seen.size or foresee else _with_problem(source)
+    came_from = seen.record.source.get("url") or seen.record.source.get("src")
+    if came_from and came_from != source.shown:
+        return f"{seen.path} came from {came_from}, and {source.shown} is expected"
+    if came_from and seen.sha256 != seen.record.sha256:
+        return f"{seen.path} is no longer what came from {came_from}: its sha256 was {seen.record.sha256}"
+    return None
 
 
-def _is_same(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
+def asks(spec: ImageSpec, source: ImageSource, seen: SeenFile) -> bool:
+    """Whether the plan depends on what the source has now; not where a digest or a record is enough."""
+    if spec.state == "absent" or not source.can_be_asked or spec.pull == "never":
         return False
+    if spec.problems or seen.is_unusable:
+        return False
+    if unfit(spec, seen):
+        return True
+    if spec.sha256:
+        return False
+    if source.pin:
+        return source.known_digest(seen) != source.pin
+    return spec.pull == "always" or moved(source, seen) is not None
 
 
-def foreseen(wanted: Wanted, observed: Observed, steps: Plan) -> tuple[SeenImage, dict[str, Any]]:
-    """The image as the plan will leave it, and where it will be from, as far as that can be told without doing it."""
-    origin = wanted.origin
-    if not steps.bring or origin is None:
-        return SeenImage(wanted.path), {}
-    source, remote = observed.source, observed.remote or Remote()
-    size = source.size if source else 0 if wanted.by_runtime else remote.size or 0
-    sha256 = wanted.sha256 or (source.sha256 if source else remote.sha256)
-    came_from = {"src" if origin.kind == "file" else "url": origin.shown, "digest": remote.digest or origin.pin}
-    return SeenImage(wanted.path, kind="file", size=size, sha256=sha256), came_from
-
-
-def describe(seen: SeenImage, source: Mapping[str, Any], facts: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The image as a module returns it; ``source`` as its record has it, sizes in bytes."""
-    facts = facts or dict.fromkeys(image_inspect.KEYS)
-    return {
-        "path": seen.path,
-        "state": "absent" if seen.kind == "absent" else "present",
-        "size": seen.size or None,
-        "sha256": seen.sha256,
-        "source": source.get("url") or source.get("src"),
-        "digest": source.get("digest"),
-        **facts,
-    }
-
-
-def shown(seen: SeenImage, source: Mapping[str, Any]) -> dict[str, Any]:
-    """The image for one side of ``--diff``; None is what cannot be known yet."""
-    if seen.kind != "file":
-        return {}
-    values = {"size": seen.size or None, "sha256": seen.sha256, "source": source.get("url") or source.get("src")}
-    return {seen.path: {**values, "digest": source.get("digest")}}
+def _look_at_source(spec: ImageSpec, seen: SeenFile, preview: bool) -> SeenFile | None:
+    """The source on this host, as far as the plan needs it: often the given sha256 or the record is enough."""
+    path = spec.source.host_path if spec.source else None
+    if spec.source is None or path is None or (seen.exists and is_same(path, spec.path)):
+        return None
+    source = _glance(path)
+    if unfit(spec, seen):
+        return look(path) if preview else _with_problem(source)
+    if spec.sha256:
+        return None
+    if seen.trusted and dict(seen.source) == spec.source.recorded(PublishedImage(), stamp=source.stamp):
+        return None
+    return look(path) if source.size == seen.size or preview else _with_problem(source)

@@ -1,254 +1,243 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The image of an instance: which file it is, what it takes to have it there, and what is known of it.
+"""The image of an instance: which file it is, what has to be done to bring it, and the facts about it.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-How an image is looked at, decided on and brought is sif_image's own code (_artifact/image*.py). What is added here is
-its name, and what the instance's record knows: that holds as long as the file's stat is the same, so that a re-run asks
-no registry and reads nothing of the image.
+sif_image's own code looks at an image, plans and brings it. This file adds the name of the image, and the facts that
+the instance's record holds. They are true as long as the file's stat is the same, so that a re-run asks no registry and
+reads nothing of the image.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..._fetch.source import FetchError
 from ..._host import layout, runtime
-from ..._result import Action, Problem, Refusal
+from ..._result import Action, OperatorError, Problem, Refusal
 from .. import file_record
+from ..downloads import Downloads
+from ..file_record import FileRecord
+from ..option_names import LLAMACPP_INSTANCE
 from ..registry.auth import credentials_from
-from . import apply as image_apply
+from ..seen_file import SeenFile
+from ..staging import space
 from . import inspect as image_inspect
-from . import naming, sif
-from . import observe as image_observe
-from . import plan as image_plan
-from .fetch import Network
+from . import naming
+from .apply import apply
+from .decide import ImageDecision, decide
 from .inspect import Remember
-from .signature import Run
-from .sources import Origin, origin_of
+from .observe import SeenImage, look
+from .plan import ImagePlan
+from .sources import source_of
+from .sources.source import ImageAccess, ImageSource, PublishedImage, RunCommand
+from .spec import ImageSpec
 
-# What sif_image calls by other names than llamacpp_instance.
-WORDS = {
-    "Check src": "Check image",
-    "username and password, or auth_file": "image_auth_file",
-    "username and password": "image_auth_file",
-    "auth_file": "image_auth_file",
-    "no_https": "image_no_https",
-    "ca_path": "image_ca_path",
-}
-# What an image's record knows of its inside, and an instance's record keeps.
+# The facts about an image's inside that its record holds, and an instance's record keeps.
 LEARNED = ("build", "options_digest")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the options say about the image, and the ways to it.
-
-    ``last`` is what the instance's record has of its image; ``may_ask`` whether there is what it takes to ask the
-    network, without which only check mode goes on.
-    """
+class ImageRequest:
+    """What the options say about the image. ``last`` is what the instance's record has of its image."""
 
     image: str
     sha256: str | None
     pull: str
     home: str
     last: Mapping[str, Any]
-    run: Run
-    network: Network
-    may_ask: Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What sif_image's code would do: its wish, what it saw, and its plan."""
-
-    wanted: image_plan.Wanted
-    observed: image_plan.Observed
-    plan: image_plan.Plan
+    access: ImageAccess
 
 
 @dataclass(frozen=True)
 class Image:
-    """Where the image lies, or will lie, and where it is from: ``source`` as it may be shown.
+    """The path of the image, now or once it was brought. ``source`` is its address without secrets.
 
-    ``digest`` is that of its manifest. ``sha256`` is what its file must have, where that is known.
+    ``digest`` is that of its manifest, ``sha256`` the one that its file must have, where they are known. ``decision``
+    is what has to be done to bring it.
     """
 
     path: str
     source: str | None = None
     digest: str | None = None
     sha256: str | None = None
-    steps: Steps | None = None
-    problems: tuple[str, ...] = ()
+    decision: ImageDecision | None = None
+    problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def actions(self) -> list[Action]:
-        """What has to be done to have it there."""
-        return list(self.steps.plan.actions) if self.steps else []
+        """What has to be done to bring it."""
+        return list(self.decision.plan.actions) if self.decision else []
 
     @property
     def comes(self) -> bool:
-        """Whether it has to be brought first, so that it can be asked nothing yet."""
+        """Whether it has to be brought first, so that it cannot be asked anything yet."""
         return bool(self.actions)
 
 
-def network_of(params: Mapping[str, Any], prepare: Callable[[], object], hide: Callable[[str], object]) -> Network:
-    """How the image is reached, by the module's options. ``hide`` is told what no output may hold. Raises Refusal."""
-    credentials = None
-    address = params["image"] or ""
-    if params["image_auth_file"] and naming.is_address(address):
-        reference = origin_of(address).reference
+def access_of(
+    params: Mapping[str, Any], run: RunCommand, ready: Callable[[], bool], hide: Callable[[str], object]
+) -> ImageAccess:
+    """The access to the image's source, by the options. ``hide`` keeps a secret out of all output. Raises Refusal."""
+    credentials, address, auth_file = None, params["image"] or "", params["image_auth_file"]
+    host = source_of(address, "image").registry_host if auth_file and naming.is_address(address) else None
+    if auth_file and host:
         try:
-            credentials = credentials_from(params["image_auth_file"], reference.host) if reference else None
-        except ValueError as error:
-            raise Refusal([Problem("", f"image_{error}".rstrip("."))]) from error
+            credentials = credentials_from(auth_file, host, "image_auth_file")
+        except OperatorError as error:
+            raise Refusal(error.problems) from error
         if credentials:
             hide(credentials.password)
-    return Network(credentials, params["image_no_https"], params["image_ca_path"], prepare=prepare)
+    downloads = Downloads(ca_path=params["image_ca_path"])
+    return ImageAccess(run, ready, downloads, credentials, params["image_no_https"], LLAMACPP_INSTANCE)
 
 
-def locate(asked: Asked) -> Image:
-    """Which file the image is. Asks the network only where neither a digest nor a record tells. Raises OSError."""
-    if not naming.is_address(asked.image):
-        return Image(naming.path_of(asked.image, asked.home), sha256=asked.sha256)
-    origin = origin_of(asked.image)
+def locate(request: ImageRequest) -> Image:
+    """Which file the image is. Asks the network only where neither a digest nor a record is enough. Raises OSError."""
+    if not naming.is_address(request.image):
+        return Image(naming.path_of(request.image, request.home), sha256=request.sha256)
+    source = source_of(request.image, "image")
     try:
-        return _located(asked, origin)
-    except FetchError as error:
-        return Image(_unknown(asked, origin), origin.shown, problems=(in_our_words(str(error)),))
+        return _located(request, source)
+    except OperatorError as error:
+        return Image(_unknown(request, source), source.shown, problems=_about_image(error.problems))
 
 
-def _unknown(asked: Asked, origin: Origin) -> str:
-    return naming.place(asked.home, origin, asked.sha256 or origin.pin)
+def _about_image(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    return tuple(replace(problem, option=problem.option or "image") for problem in problems)
 
 
-def _located(asked: Asked, origin: Origin) -> Image:
-    remote = None
-    known = None if asked.sha256 else _on_record(asked, origin)
-    if asked.sha256 or origin.kind == "library" or (origin.kind == "docker" and origin.pin):
+def _unknown(request: ImageRequest, source: ImageSource) -> str:
+    return naming.place(request.home, source, request.sha256 or source.pin)
+
+
+def _located(request: ImageRequest, source: ImageSource) -> Image:
+    published = None
+    known = None if request.sha256 else _on_record(request, source)
+    if request.sha256 or not source.can_be_asked or (source.is_built and source.pin):
         # Its name is known already.
-        sha256, digest = asked.sha256, origin.pin
-    elif known and (asked.pull != "always" or origin.pin):
+        sha256, digest = request.sha256, source.pin
+    elif known and (request.pull != "always" or source.pin):
         sha256, digest = known.sha256, known.source.get("digest")
-    elif asked.pull == "never":
-        words = f"image: {origin.shown} is not on this host, and pull is never. Bring it there, or let it be pulled."
-        return Image(_unknown(asked, origin), origin.shown, problems=(words,))
-    elif not asked.may_ask():
-        words = f"image: which one {origin.shown} is now was not asked, as requests is not on the host yet."
-        return _to_ask(asked, origin, words)
+    elif request.pull == "never":
+        text = f"{source.shown} is not on this host, and pull is never"
+        problem = Problem("image", text, "Bring it there, or let it be pulled.")
+        return Image(_unknown(request, source), source.shown, problems=(problem,))
+    elif not request.access.ready():
+        return _unasked(request, source)
     else:
-        seen = image_plan.SeenImage("", sha256=known.sha256, record=known) if known else image_plan.SeenImage("")
-        remote = asked.network.resolve(image_plan.want("/x", src=asked.image), seen)
-        digest = remote.digest
-        sha256 = known.sha256 if known and known.source.get("digest") == digest else remote.sha256
-    if origin.kind == "docker":
-        # Apptainer builds another file of the same image each time, so its manifest is what counts.
+        seen = SeenFile("", sha256=known.sha256, record=known) if known else SeenFile("")
+        published = source.identify(seen, request.access)
+        digest = published.digest
+        sha256 = known.sha256 if known and known.source.get("digest") == digest else published.sha256
+    if source.is_built:
         sha256 = None
-    return _decided(asked, origin, digest, sha256, remote)
+    return _decided(request, source, digest, sha256, published)
 
 
 def _decided(
-    asked: Asked, origin: Origin, digest: str | None, sha256: str | None, remote: image_plan.Remote | None
+    request: ImageRequest,
+    source: ImageSource,
+    digest: str | None,
+    sha256: str | None,
+    published: PublishedImage | None,
 ) -> Image:
-    """The image under its name, and what sif_image's code would do about it."""
-    path = naming.place(asked.home, origin, digest if origin.kind == "docker" else sha256)
-    found = Image(path, origin.shown, digest, sha256)
-    if is_last(path, asked.last) and sha256 in (None, asked.last.get("sha256")):
-        return replace(found, digest=digest or asked.last.get("digest"))
-    pinned = origin
-    if origin.reference and digest:
-        # Whatever becomes of the tag from now on.
-        pinned = replace(origin, reference=replace(origin.reference, digest=digest))
-    wanted = replace(image_plan.want(path, pull=asked.pull, src=asked.image, sha256=sha256), origin=pinned)
-    warnings = []
-
-    def resolve(wish: image_plan.Wanted, seen: image_plan.SeenImage) -> image_plan.Remote:
-        if remote:
-            return remote
-        if not asked.may_ask():
-            warnings.append(f"image: {origin.shown} was not asked for, as requests is not on the host yet.")
-            return image_plan.Remote()
-        return asked.network.resolve(wish, seen)
-
-    observed = image_observe.observe(wanted, asked.run, resolve)
-    plan = image_plan.plan(wanted, observed)
-    problems = tuple(in_our_words(refusal) for refusal in plan.refusals)
-    from_remote = observed.remote.digest if observed.remote else observed.image.source.get("digest")
-    steps = None if problems else Steps(wanted, observed, plan)
-    return replace(found, digest=digest or from_remote, steps=steps, problems=problems, warnings=tuple(warnings))
+    """The image under its name, and what has to be done to bring it."""
+    path = naming.place(request.home, source, digest if source.is_built else sha256)
+    found = Image(path, source.shown, digest, sha256)
+    if is_last(path, request.last) and sha256 in (None, request.last.get("sha256")):
+        return replace(found, digest=digest or request.last.get("digest"))
+    decision = decide(_spec(request, path, source.pinned(digest), sha256), request.access, published)
+    seen = decision.seen
+    warnings: tuple[str, ...] = ()
+    if seen.unasked:
+        warnings = (f"image: {source.shown} was not asked for, as requests is not on the host yet.",)
+    known = seen.published.digest if seen.published else seen.file.source.get("digest")
+    problems = _about_image(decision.plan.refusals)
+    return replace(
+        found,
+        digest=digest or known,
+        decision=None if problems else decision,
+        problems=problems,
+        warnings=warnings,
+    )
 
 
-def _to_ask(asked: Asked, origin: Origin, words: str) -> Image:
-    """An image of which nothing is known yet: in check mode, before the host has what it takes to ask."""
-    path = _unknown(asked, origin)
-    wanted = image_plan.want(path, src=asked.image)
-    observed = image_plan.Observed(image_plan.SeenImage(path), image_observe.room(os.path.dirname(path)))
-    plan = image_plan.Plan(actions=(Action(f"Pull {origin.shown} to {path}", f"{path} is not there"),), bring=True)
-    return Image(path, origin.shown, steps=Steps(wanted, observed, plan), warnings=(words,))
+def _spec(request: ImageRequest, path: str, source: ImageSource, sha256: str | None) -> ImageSpec:
+    return ImageSpec(path, pull=request.pull, source=source, sha256=sha256, names=LLAMACPP_INSTANCE)
 
 
-def _on_record(asked: Asked, origin: Origin) -> file_record.Identity | None:
-    """What is known of a file in the home that came from the address and is still what it was; the newest first."""
-    last = asked.last
-    source = {"url": last.get("source"), "digest": last.get("digest")}
-    if _is_from(origin, source) and is_last(last.get("path"), last):
-        return file_record.Identity(0, 0, 0, 0, str(last["sha256"]), source)
-    for path, record in _records(os.path.join(asked.home, layout.SHARED)):
-        digest = record.source.get("digest") if origin.kind == "docker" else record.sha256
-        if _is_from(origin, record.source) and path == naming.place(asked.home, origin, digest):
-            seen = image_observe.look(path)
-            if seen.problem is None and seen.sha256 == record.sha256:
+def _unasked(request: ImageRequest, source: ImageSource) -> Image:
+    """An image of which nothing is known: in check mode, before the library for the network is on the host."""
+    path = _unknown(request, source)
+    seen = SeenImage(SeenFile(path), space(os.path.dirname(path)))
+    plan = ImagePlan(actions=(Action(f"Pull {source.shown} to {path}", f"{path} is not there"),), bring=True)
+    decision = ImageDecision(_spec(request, path, source, None), seen, plan)
+    warning = f"image: which one {source.shown} is now was not asked, as requests is not on the host yet."
+    return Image(path, source.shown, decision=decision, warnings=(warning,))
+
+
+def _on_record(request: ImageRequest, source: ImageSource) -> FileRecord | None:
+    """The record of an unchanged file in the home that came from the address; the newest one."""
+    last = request.last
+    recorded = {"url": last.get("source"), "digest": last.get("digest")}
+    if _is_from(source, recorded) and is_last(last.get("path"), last):
+        return FileRecord(0, 0, 0, 0, str(last["sha256"]), recorded)
+    for path, record in _records(os.path.join(request.home, layout.SHARED)):
+        digest = record.source.get("digest") if source.is_built else record.sha256
+        if _is_from(source, record.source) and path == naming.place(request.home, source, digest):
+            seen = look(path)
+            if not seen.problems and seen.sha256 == record.sha256:
                 return record
     return None
 
 
-def _is_from(origin: Origin, source: Mapping[str, Any]) -> bool:
-    """Whether a record says that its file is what the address means, by the digest where the address has one."""
-    if origin.pin:
-        return source.get("digest") == origin.pin and str(source.get("url")).startswith(f"{origin.kind}://")
-    return bool(source.get("url") == origin.shown)
+def _is_from(source: ImageSource, recorded: Mapping[str, Any]) -> bool:
+    """Whether a record names this source: by the digest if the address has one."""
+    if source.pin:
+        return source.digest_in(recorded) == source.pin
+    return bool(recorded.get("url") == source.shown)
 
 
-def _records(folder: str) -> Iterator[tuple[str, file_record.Identity]]:
+def _records(folder: str) -> Iterator[tuple[str, FileRecord]]:
     try:
-        names = os.listdir(os.path.join(folder, sif.RECORDS))
+        names = os.listdir(os.path.join(folder, layout.IMAGE_RECORDS))
     except OSError:
         return
     paths = [os.path.join(folder, name[: -len(".json")]) for name in names if name.endswith(".json")]
-    found = [(path, file_record.last_record(path, sif.RECORDS)) for path in paths]
+    found = [(path, file_record.last_record(path, layout.IMAGE_RECORDS)) for path in paths]
     sound = [(path, record) for path, record in found if record]
     yield from sorted(sound, key=lambda pair: pair[1].recorded_ns, reverse=True)
 
 
 def is_last(path: str | None, last: Mapping[str, Any]) -> bool:
-    """Whether the file is the one that the instance's record knows, by its stat; or by its content, where only that
-    changed. Raises OSError.
+    """Whether the file is the one in the instance's record, by its stat, or by its content if only the stat changed.
+
+    Raises OSError.
     """
     if path is None or last.get("path") != path:
         return False
-    stamp = sif.stamp(path)
+    stamp = file_record.stamp(path)
     if stamp is None or stamp == last.get("stamp"):
         return stamp is not None
-    seen = image_observe.look(path)
-    return seen.problem is None and seen.sha256 is not None and seen.sha256 == last.get("sha256")
+    seen = look(path)
+    return not seen.problems and seen.sha256 is not None and seen.sha256 == last.get("sha256")
 
 
-def bring(image: Image, run: Run, network: Network, remember: Remember) -> Image:
-    """Have the image there; a running server keeps its own file. Raises Refusal, and leaves nothing behind then."""
-    steps = image.steps
-    if steps is None or not (steps.plan.bring or steps.plan.record):
+def bring(image: Image, access: ImageAccess) -> Image:
+    """Bring the image; a running server keeps its own file. Raises Refusal, and leaves nothing behind then."""
+    decision = image.decision
+    if decision is None or not (decision.plan.bring or decision.plan.record):
         return image
     try:
-        applied = image_apply.apply(steps.wanted, steps.observed, steps.plan, run, network, remember)
-    except (image_plan.ImageError, FetchError) as error:
-        raise Refusal([Problem("", in_our_words(str(error)).rstrip("."))]) from error
-    return replace(image, sha256=applied.image.sha256, steps=None, warnings=(*image.warnings, *applied.warnings))
+        applied = apply(decision, access)
+    except OperatorError as error:
+        raise Refusal(_about_image(error.problems)) from error
+    return replace(image, sha256=applied.file.sha256, decision=None, warnings=(*image.warnings, *applied.warnings))
 
 
 def facts(
@@ -258,28 +247,29 @@ def facts(
     program: str | None,
     last: Mapping[str, Any],
     remember: Remember,
-) -> tuple[dict[str, Any] | None, list[Problem], list[str]]:
-    """What the instance's record will have of the image, what is missing, and what is wrong with it.
+) -> tuple[dict[str, Any] | None, list[Problem], list[Problem]]:
+    """The facts about the image for the instance's record, what is missing, and what is wrong with it.
 
-    ``server_path``: where llama-server is by the operator's word; ``last``: what the record has now. Raises OSError.
+    ``server_path``: the path of llama-server in the image, if the operator gives it; ``last``: the facts in the record
+    now. ``remember`` gets the reading of an image that had to be read. Raises OSError.
     """
     if image.problems:
         return None, [], list(image.problems)
     if image.comes:
-        # llama-server is where it was, most likely.
+        # llama-server is probably where it was.
         return _facts(image, None, image.sha256, {"server_path": last.get("server_path")}), [], []
-    stamp = sif.stamp(image.path)
+    stamp = file_record.stamp(image.path)
     if stamp is None:
         remedy = "Copy it to the host, or give its address."
         return None, [Problem("image", f"{image.path} is not there", remedy, image.path)], []
     same = last if last.get("path") == image.path else {}
     if not same.get("server_path") and server_path is None:
-        same = {}  # where llama-server lies did not matter so far
+        same = {}  # the path of llama-server did not matter so far
     if same.get("stamp") == stamp:
         return _checked(image, _facts(image, stamp, same.get("sha256"), same))
-    seen = image_observe.look(image.path)
-    if seen.problem or seen.sha256 is None or program is None:
-        return None, [], [f"image: {seen.problem}"] if seen.problem else []
+    seen = look(image.path)
+    if seen.problems or seen.sha256 is None or program is None:
+        return None, [], list(_about_image(seen.problems))
     if same.get("sha256") == seen.sha256:
         return _checked(image, _facts(image, stamp, seen.sha256, same))
     known = {**(image_inspect.learned(seen.details) or {}), "source": seen.source.get("url") or seen.source.get("src")}
@@ -291,16 +281,16 @@ def facts(
         known["server_path"], said = reading.server, reading.failure[1] if reading.failure else ""
     found, missing, problems = _checked(image, _facts(image, stamp, seen.sha256, known))
     if known["server_path"] is None and server_path is None:
-        problems.append(
-            f"image: no llama-server was found in {image.path} (looked on the image's PATH and at "
-            f"{', '.join(runtime.SERVER_PATHS)}). Name it with server_path, or use another image."
-            + (f" {os.path.basename(program)} said: {_plainly(said)}" if said else "")
-        )
+        text = f"{image.path} has no llama-server on its PATH or at {', '.join(runtime.SERVER_PATHS)}"
+        remedy = "Name it with server_path, or use another image."
+        if said:
+            text += f" ({os.path.basename(program)} says: {_plainly(said)})"
+        problems.append(Problem("image", text, remedy, image.path))
     return found, missing, problems
 
 
 def _plainly(said: str) -> str:
-    """What a runtime says, in one line, without what it says to everything."""
+    """What a runtime prints, in one line, without what it always prints."""
     lines = [line.strip() for line in said.splitlines()]
     return " ".join(line for line in lines if not line.startswith(("INFO:", "WARNING:")))[-400:] or "nothing"
 
@@ -317,14 +307,9 @@ def _facts(image: Image, stamp: list[int] | None, sha256: str | None, known: Map
     }
 
 
-def _checked(image: Image, found: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], list[str]]:
+def _checked(image: Image, found: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], list[Problem]]:
     if image.sha256 is None or found["sha256"] == image.sha256:
         return found, [], []
-    words = f"image_sha256: {image.path} has {found['sha256']}, wanted is {image.sha256}. Bring the right image, or "
-    return found, [], [f"{words}correct the number."]
-
-
-def in_our_words(text: str) -> str:
-    """A sentence of sif_image, about the options of llamacpp_instance."""
-    pattern = "|".join(re.escape(word) for word in sorted(WORDS, key=len, reverse=True))
-    return "image: " + re.sub(rf"\b(?:{pattern})\b", lambda found: WORDS[found.group()], text)
+    text = f"{image.path} has the sha256 {found['sha256']}, and {image.sha256} is expected"
+    remedy = "Bring the right image, or correct the sha256."
+    return found, [], [Problem("image_sha256", text, remedy, image.path)]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an image is signed with a given public key, as Apptainer tells.
+"""The signature of an image, verified by Apptainer with a given public key.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -11,20 +11,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+
+from ..._result import Problem
+from .sources.apptainer import complaint
+from .sources.source import RunCommand
 
 PGP = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-# What tells the programs, old and new, where the key ring is.
+# The variables that give the key ring, for old and new programs.
 RING = ("APPTAINER_KEYSDIR", "SINGULARITY_KEYSDIR", "SINGULARITY_SYPGPDIR")
-
-
-class Run(Protocol):
-    """The module's way to run a command: an argument list, and variables that are added to the environment."""
-
-    def __call__(
-        self, argv: Sequence[str], environ: Mapping[str, str] | None = None
-    ) -> tuple[int, str, str]: ...  # pragma: no cover
 
 
 def key_digest(path: str) -> str | None:
@@ -36,41 +30,37 @@ def key_digest(path: str) -> str | None:
         return None
 
 
-def problem(run: Run, program: str, path: str, key: str, shown: str) -> str | None:
-    """Why the image at ``path`` is not what the owner of ``key`` signed, told about ``shown``; None where it is.
+def problem(run: RunCommand, program: str, path: str, key: str, shown: str) -> Problem | None:
+    """Why the image at ``path`` is not signed with ``key``; None where it is. ``shown``: what the problem calls it.
 
-    The key is a PEM file, or an armored PGP key, which goes into a key ring that lives as long as this. Raises OSError.
+    The key is a PEM file, or an armored PGP key, which is imported into a temporary key ring. Raises OSError.
     """
     with open(key, "rb") as file:
         is_pgp = PGP in file.read()
     if not is_pgp:
         code, out, err = run([program, "verify", "--key", key, path])
-        return None if code == 0 else _words(shown, key, out, err)
+        return None if code == 0 else _not_signed(shown, key, out, err)
     ring = tempfile.mkdtemp(prefix="sif_image.")
     try:
         environ = {name: ring for name in RING}
         code, out, err = run([program, "key", "import", key], environ)
+        name = os.path.basename(program)
         if code != 0:
-            return f"public_key: {os.path.basename(program)} cannot use {key}: {_last(out, err)}"
+            return Problem("public_key", f"{name} cannot use {key}: {_said(out, err)}", "Give a PEM or PGP key.")
         if not any(os.path.getsize(os.path.join(ring, one)) for one in os.listdir(ring)):
-            # Then it went into the user's own ring, where other keys may be, which would be accepted too.
-            return f"public_key: this {os.path.basename(program)} takes no key ring of our own; give the key as PEM."
-        # --local: nobody else's key server has a say in this.
+            # The key is in the user's own ring then, and other keys in it would be accepted too.
+            return Problem("public_key", f"this {name} supports no temporary key ring", "Give the key as PEM.")
+        # --local: no key server is asked.
         code, out, err = run([program, "verify", "--local", path], environ)
-        return None if code == 0 else _words(shown, key, out, err)
+        return None if code == 0 else _not_signed(shown, key, out, err)
     finally:
         shutil.rmtree(ring, ignore_errors=True)
 
 
-def _words(shown: str, key: str, out: str, err: str) -> str:
-    return (
-        f"{shown} is not what the owner of the key {key} signed: {_last(out, err)}. Check both; nothing that fails "
-        "this is put in place."
-    )
+def _not_signed(shown: str, key: str, out: str, err: str) -> Problem:
+    text = f"{shown} is not signed with the key {key}: {_said(out, err)}"
+    return Problem("public_key", text, "Check both. Only an image with a valid signature is put in place.")
 
 
-def _last(out: str, err: str) -> str:
-    """What the program complains about, in one line."""
-    lines = [line.strip() for line in [*err.splitlines(), *out.splitlines()] if line.strip()]
-    fatal = [line.partition(":")[2].strip() for line in lines if line.startswith(("FATAL:", "ERROR:"))]
-    return "; ".join(fatal or lines[-2:])[-400:] or "it said nothing"
+def _said(out: str, err: str) -> str:
+    return complaint(out, err) or "it gave no reason"

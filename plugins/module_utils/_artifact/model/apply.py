@@ -1,283 +1,267 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carrying out the plan for a model: bring its files, prove them, put them in place, record them.
+"""Carrying out the plan for a model: bring its files, verify them, put them in place, record them.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-Nothing in place is touched before every new file is whole, proven and synced.
+Nothing in place is touched before every new file is complete, verified and synced.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..._fetch import reserve as space
-from ..._fetch.progress import ProgressFile
+from ..._fetch import reserve
 from ..._fetch.source import FetchError
-from ..._gguf import file as header
+from ..._gguf import file as gguf_file
+from ..._host.layout import MODEL_RECORDS
+from ..._result import OperatorError, Problem
 from .. import file_record, staging
-from . import fetch as model_fetch
-from .observe import READER, look, origin_of
-from .plan import RECORDS, ModelError, Observed, Plan, SeenFile, is_at_another_commit
-from .spec import Wanted, WantedFile
+from ..downloads import Downloads
+from ..seen_file import not_recorded
+from ..staging import Staged
+from .decide import ModelDecision
+from .describe import READER
+from .observe import staged_sha256
+from .plan import is_renamed
+from .seen import SeenGguf, look
+from .spec import ModelSource, ModelSpec
+
+NOT_KEPT = "Nothing of it was kept."
 
 
 @dataclass(frozen=True)
-class Staged:
-    """One new file, whole and synced, before it is in its place."""
+class AppliedModel:
+    """The model's files now. ``downloads`` is the engine's Fetched of each file that came over the network."""
 
-    path: str
-    sha256: str
-    gguf: header.Gguf
-    transfer: Any = None  # fetch.Fetched, where it came over the network
-
-
-@dataclass(frozen=True)
-class Applied:
-    files: tuple[SeenFile, ...]
-    transfers: tuple[Any, ...] = ()  # fetch.Fetched of each file that came over the network
+    files: tuple[SeenGguf, ...]
+    downloads: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-# Brings one file from its url to a path and returns fetch.Fetched; raises ModelError.
-Fetch = Callable[[WantedFile, str], Any]
-# What fetching a file to a path takes of the disk; raises ModelError.
-Needs = Callable[[WantedFile, str], space.Need]
+@dataclass(frozen=True)
+class _NewFile:
+    """One new file, complete and synced, before it is in its place."""
+
+    staged: Staged
+    gguf: gguf_file.Gguf
 
 
-def apply(
-    wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, needs: Needs, progress: ProgressFile | None = None
-) -> Applied:
-    """Carry out the plan. Raises ModelError in words."""
-    progress = progress or ProgressFile(None)
-    progress.expect({wanted.files[index].path: wanted.files[index].size for index in steps.bring})
+def apply(decision: ModelDecision, downloads: Downloads) -> AppliedModel:
+    """Carry out the plan. Raises OperatorError; the files in place are the same then."""
+    spec = decision.spec
+    downloads.progress.expect({spec.files[index].path: spec.files[index].size for index in decision.plan.bring})
     try:
-        return _carry_out(wanted, observed, steps, fetch, needs, progress)
-    except ModelError:
-        done = _done_by_another(wanted, steps)
+        return _carry_out(decision, downloads)
+    except OperatorError:
+        done = _done_by_another(decision)
         if done is None:
             raise
         return done
 
 
-def _carry_out(
-    wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, needs: Needs, progress: ProgressFile
-) -> Applied:
+def _carry_out(decision: ModelDecision, downloads: Downloads) -> AppliedModel:
     try:
-        if wanted.state == "absent":
-            return _remove(observed, steps)
-        _check_room(wanted, observed, steps, needs)
-        staged = _stage(wanted, observed, steps, fetch, progress)
-        files = _install(wanted, observed, staged)
-        return _record(wanted, observed, steps, files, staged)
-    except (staging.PlaceError, file_record.FileChanged) as error:
-        raise ModelError(str(error)) from error
+        if decision.spec.state == "absent":
+            return _remove(decision)
+        new: dict[int, _NewFile] = {}
+        if decision.spec.source and decision.plan.bring:
+            _reserve(decision, decision.spec.source, downloads)
+            new = _stage(decision, decision.spec.source, downloads)
+        return _record(decision, _install(decision, new), new)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise ModelError(f"The host refused: {error.strerror or error}{where}. What was in place still is.") from error
+        raise staging.refused_by_host(error) from error
 
 
-def _done_by_another(wanted: Wanted, steps: Plan) -> Applied | None:
-    """The files in place, where they are what is wanted by now: another run that was at the same was first.
+def _done_by_another(decision: ModelDecision) -> AppliedModel | None:
+    """The files in place, if another run with the same options was first and they are as specified now.
 
-    Runs share what has arrived and need no lock; who is first takes it away from the others.
+    Runs share the parts that arrived and take no lock; the first one moves them away.
     """
-    if not steps.bring or not all(file.sha256 and os.path.isfile(file.path) for file in wanted.files):
+    files = decision.spec.files
+    if not decision.plan.bring or not all(file.sha256 and os.path.isfile(file.path) for file in files):
         return None
     try:
-        files = tuple(look(file.path) for file in wanted.files)
+        found = tuple(look(file.path) for file in files)
     except (file_record.FileChanged, OSError):
         return None
-    there = all(seen.sha256 == file.sha256 for seen, file in zip(files, wanted.files))
-    return Applied(files) if there else None
+    return AppliedModel(found) if all(seen.sha256 == file.sha256 for seen, file in zip(found, files)) else None
 
 
-def _remove(observed: Observed, steps: Plan) -> Applied:
+def _remove(decision: ModelDecision) -> AppliedModel:
+    seen = decision.seen
     # The first part goes first: without it the others are no model, whatever interrupts this.
-    for index in steps.remove:
-        os.unlink(observed.files[index].path)
-    for path in observed.leftovers:
-        _throw_away(path)
-    for seen in observed.files:
-        file_record.forget(seen.path, RECORDS)
-    if steps.actions:
-        staging.sync_folder(observed.room.folder)
-    return Applied(tuple(SeenFile(seen.path) for seen in observed.files))
+    for index in decision.plan.remove:
+        os.unlink(seen.files[index].path)
+    for path in seen.leftovers:
+        _discard(path)
+    for one in seen.files:
+        file_record.forget(one.path, MODEL_RECORDS)
+    if decision.plan.actions:
+        staging.sync_folder(seen.space.folder)
+    return AppliedModel(tuple(SeenGguf(one.path) for one in seen.files))
 
 
-def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -> None:
-    """Whether all that is to be fetched has room, before the first byte of it. The plan did this for copies.
+def _reserve(decision: ModelDecision, source: ModelSource, downloads: Downloads) -> None:
+    """Reserve the space of all files before the first byte is fetched. The plan checked the space for copies.
 
-    One file alone is not asked for: the engine reserves its space at the start.
+    The engine reserves the space of a single file itself.
     """
-    if len(steps.bring) < 2 or not wanted.files[0].url:
+    bring, files = decision.plan.bring, decision.spec.files
+    if len(bring) < 2 or not source.is_remote:
         return
-    found = []
-    for index in steps.bring:
-        file = wanted.files[index]
-        path = staging.incoming_path(file.path, RECORDS)
-        if not model_fetch.kept(file, path):
-            found.append(needs(file, path))
-    problems = staging.lacks(observed.room, sum(map(space.remaining, found)), 0)
+    found = [
+        source.need(index, files[index], _incoming(files[index].path), downloads)
+        for index in bring
+        if not staged_sha256(files[index])
+    ]
+    problems = staging.lacks(decision.seen.space, sum(map(reserve.remaining, found)), 0)
     if problems:
-        raise ModelError(" ".join(problems))
-    incoming = os.path.dirname(staging.incoming_path(wanted.files[0].path, RECORDS))
+        raise OperatorError(*(replace(problem, option="path") for problem in problems))
+    incoming = os.path.dirname(_incoming(files[0].path))
     os.makedirs(incoming, mode=0o755, exist_ok=True)
     try:
-        space.reserve(found)
+        reserve.reserve(found)
     except FetchError as error:
         staging.tidy(incoming)
-        # Told by the place that the operator gave.
-        raise ModelError(str(error).replace(incoming, observed.room.folder)) from error
+        raise OperatorError(Problem("path", str(error))) from error
 
 
-def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, progress: ProgressFile) -> dict[int, Staged]:
-    """All the new files, each proven by itself, and all of them proven to be one model."""
-    staged: dict[int, Staged] = {}
-    for index in steps.bring:
-        file = wanted.files[index]
-        os.makedirs(os.path.dirname(staging.incoming_path(file.path, RECORDS)), mode=0o755, exist_ok=True)
+def _stage(decision: ModelDecision, source: ModelSource, downloads: Downloads) -> dict[int, _NewFile]:
+    """All new files, each verified by itself, and all of them verified to be one model."""
+    spec, new = decision.spec, {}
+    for index in decision.plan.bring:
+        os.makedirs(os.path.dirname(_incoming(spec.files[index].path)), mode=0o755, exist_ok=True)
         try:
-            staged[index] = _bring(file, fetch, progress, several=len(wanted.files) > 1)
+            new[index] = _bring(spec, index, source, downloads)
         except BaseException:
-            _give_up(wanted, staged)
+            _give_up(spec, source, new)
             raise
-    if staged:
-        _prove_together(wanted, observed, staged)
-    return staged
+    _verify_set(decision, new)
+    return new
 
 
-def _prove_together(wanted: Wanted, observed: Observed, staged: dict[int, Staged]) -> None:
+def _verify_set(decision: ModelDecision, new: dict[int, _NewFile]) -> None:
     parts = []
-    for index, (file, seen) in enumerate(zip(wanted.files, observed.files)):
-        part = staged[index].gguf if index in staged else seen.gguf or header.read(file.path)
+    for index, (file, seen) in enumerate(zip(decision.spec.files, decision.seen.files)):
+        part = new[index].gguf if index in new else seen.gguf or gguf_file.read(file.path)
         parts.append(replace(part, path=file.path))
-    problems = header.check_set(parts)
+    problems = gguf_file.check_set(parts)
     if problems:
-        for one in staged.values():
-            _throw_away(one.path)
-        raise ModelError(" ".join(problems))
+        for one in new.values():
+            _discard(one.staged.path)
+        raise OperatorError(*problems)
 
 
-def _bring(file: WantedFile, fetch: Fetch, progress: ProgressFile, several: bool) -> Staged:
-    if file.url:
-        path = staging.incoming_path(file.path, RECORDS)
-        kept = model_fetch.kept(file, path)
-        if kept:
-            progress.learn(file.path, os.path.getsize(path), here=True)
-            return Staged(path, kept, header.read(path))
-        transfer = fetch(file, path)
-        sha256 = transfer.sha256
-    else:
-        transfer = None
-        progress.enter("copy", file.path)
-        path, sha256 = staging.copy(str(file.src), file.path, RECORDS)
+def _bring(spec: ModelSpec, index: int, source: ModelSource, downloads: Downloads) -> _NewFile:
+    file = spec.files[index]
+    place = _incoming(file.path)
+    kept = staged_sha256(file) if source.is_remote else None
+    if kept:
+        downloads.progress.learn(file.path, os.path.getsize(place), here=True)
+        return _NewFile(Staged(place, kept), gguf_file.read(place, source.shown(index)))
+    staged = source.fetch(index, file, place, downloads)
+    shown = source.shown(index)
     try:
-        if file.sha256 and sha256 != file.sha256:
-            raise ModelError(
-                f"{file.origin} has the sha256 {sha256}, and {file.sha256} is wanted. Nothing of it was kept; check "
-                "both, the address and the digest."
-            )
-        # Told by its name at the source: the staged name means nothing to the operator.
-        found = header.read(path)
-        problems = header.check_length(found)
+        if file.sha256 and staged.sha256 != file.sha256:
+            text = f"{shown} has the sha256 {staged.sha256}, and {file.sha256} is expected"
+            raise OperatorError(Problem("sha256", text, f"Check both. {NOT_KEPT}"))
+        try:
+            found = gguf_file.read(staged.path, shown)
+        except gguf_file.GgufError as error:
+            raise _not_whole(source, error.problems) from error
+        problems = gguf_file.check_length(found)
         if problems:
-            raise header.GgufError(problems[0])
-    except header.GgufError as error:
-        _throw_away(path)
-        raise ModelError(
-            f"What came from {file.origin} is no whole GGUF file, and was not kept. "
-            f"{str(error).replace(path, str(file.origin))}"
-        ) from error
+            raise _not_whole(source, problems)
     except BaseException:
-        _throw_away(path)
+        _discard(staged.path)
         raise
-    os.chmod(path, 0o644)  # servers run as other users than the one that brought it
-    file_record.settle(path)
-    if several and file.url:
-        # A later part may fail; the next run does not fetch this one again.
-        file_record.record(path, RECORDS, sha256, _fetched_from(file, transfer))
-    return Staged(path, sha256, found, transfer)
+    os.chmod(staged.path, 0o644)  # servers run as other users than the one that brought it
+    file_record.settle(staged.path)
+    if len(spec.files) > 1 and source.is_remote:
+        # If a later part fails, the next run does not fetch this one again.
+        file_record.record(staged.path, MODEL_RECORDS, staged.sha256, _source_of_new(source, index, staged, None))
+    return _NewFile(staged, found)
 
 
-def _give_up(wanted: Wanted, staged: dict[int, Staged]) -> None:
-    """Copies are thrown away, fetched parts are kept for the next run."""
-    for index, one in staged.items():
-        if not wanted.files[index].url:
-            _throw_away(one.path)
-    staging.tidy(os.path.dirname(staging.incoming_path(wanted.files[0].path, RECORDS)))
+def _not_whole(source: ModelSource, problems: Sequence[Problem]) -> OperatorError:
+    return OperatorError(*(replace(one, option=source.option, remedy=f"{one.remedy} {NOT_KEPT}") for one in problems))
 
 
-def _throw_away(path: str) -> None:
+def _give_up(spec: ModelSpec, source: ModelSource, new: dict[int, _NewFile]) -> None:
+    """Copies are discarded; fetched parts are kept for the next run."""
+    for one in new.values():
+        if not source.is_remote:
+            _discard(one.staged.path)
+    staging.tidy(os.path.dirname(_incoming(spec.files[0].path)))
+
+
+def _discard(path: str) -> None:
     with suppress(OSError):
-        file_record.forget(path, RECORDS)
+        file_record.forget(path, MODEL_RECORDS)
     staging.discard(path)
 
 
-def _install(wanted: Wanted, observed: Observed, staged: dict[int, Staged]) -> tuple[SeenFile, ...]:
+def _incoming(path: str) -> str:
+    return staging.incoming_path(path, MODEL_RECORDS)
+
+
+def _install(decision: ModelDecision, new: dict[int, _NewFile]) -> list[SeenGguf]:
     """Put the new files in place. The first part comes last: while it is missing, the others are no model."""
-    files = list(observed.files)
-    for index in sorted(staged, reverse=True):
-        one, path = staged[index], wanted.files[index].path
-        staging.install(one.path, path)
-        file_record.forget(one.path, RECORDS)
-        files[index] = SeenFile(
-            path, kind="file", size=one.gguf.size, gguf=replace(one.gguf, path=path), sha256=one.sha256
-        )
-    if staged:
-        staging.tidy(os.path.dirname(staging.incoming_path(wanted.files[0].path, RECORDS)))
-    return tuple(files)
+    files, specs = list(decision.seen.files), decision.spec.files
+    for index in sorted(new, reverse=True):
+        one, path = new[index], specs[index].path
+        staging.install(one.staged.path, path)
+        file_record.forget(one.staged.path, MODEL_RECORDS)
+        gguf = replace(one.gguf, path=path)
+        files[index] = SeenGguf(path, True, True, gguf.size, gguf=gguf, sha256=one.staged.sha256)
+    if new:
+        staging.tidy(os.path.dirname(_incoming(specs[0].path)))
+    return files
 
 
-def _record(
-    wanted: Wanted, observed: Observed, steps: Plan, files: Sequence[SeenFile], staged: dict[int, Staged]
-) -> Applied:
+def _record(decision: ModelDecision, files: list[SeenGguf], new: dict[int, _NewFile]) -> AppliedModel:
     """Record the new files, and those that were read again; a folder that takes no record costs only time."""
-    now = list(files)
     warnings = []
-    # The first part's record speaks for the whole model.
-    for index in sorted({*steps.bring, *steps.record, *([0] if staged else [])}):
-        seen = now[index]
+    # The record of the first part holds the summary of the whole model.
+    for index in sorted({*decision.plan.bring, *decision.plan.record, *([0] if new else [])}):
+        seen = files[index]
         if seen.sha256 is None:
             continue
         details = {}
         if index == 0:
-            parts = [one.gguf or header.read(one.path) for one in now]
-            details = {"reader": READER, "summary": header.summary(parts)}
-        since: int | None = time.time_ns()
-        if index in staged:
-            transfer = staged[index].transfer
-            file = wanted.files[index]
-            source = _fetched_from(file, transfer) if transfer else origin_of(file, observed.sources[index])
+            parts = [one.gguf or gguf_file.read(one.path) for one in files]
+            details = {"reader": READER, "summary": gguf_file.summary(parts)}
+        if index in new and decision.spec.source:
+            since: int | None = time.time_ns()
+            source = _source_of_new(decision.spec.source, index, new[index].staged, decision.seen.sources[index])
         else:
-            source = _kept_source(wanted.files[index], observed, index)
-            since = seen.read_since_ns or (seen.record.recorded_ns if seen.record else None)
+            since, source = seen.known_since_ns, _source_of_kept(decision, index)
         try:
-            record = file_record.record(seen.path, RECORDS, seen.sha256, source, details, since)
+            record = file_record.record(seen.path, MODEL_RECORDS, seen.sha256, source, details, since)
         except OSError as error:
-            warnings.append(
-                f"{seen.path} could not be recorded as verified ({error.strerror}), so the next run reads it again. "
-                f"The folder {os.path.dirname(seen.path)} has to be writable for the user {os.geteuid()}."
-            )
+            warnings.append(not_recorded(seen.path, error))
             continue
-        now[index] = replace(seen, record=record, trusted=True)
-    transfers = tuple(one.transfer for one in staged.values() if one.transfer)
-    return Applied(tuple(now), transfers, tuple(warnings))
+        files[index] = replace(seen, record=record, trusted=True)
+    downloads = tuple(one.staged.download for one in new.values() if one.staged.download)
+    return AppliedModel(tuple(files), downloads, tuple(warnings))
 
 
-def _fetched_from(file: WantedFile, transfer: Any) -> dict[str, Any]:
-    """What a record says about a fetched file; the validator tells its version at the server, where no sha256 does."""
-    return {**origin_of(file, None), "validator": transfer.validator}
+def _source_of_new(source: ModelSource, index: int, staged: Staged, seen: SeenGguf | None) -> dict[str, Any]:
+    """The source of a new file for its record. The validator identifies its version at the server."""
+    validator = {"validator": staged.validator} if staged.download else {}
+    return {**source.recorded(index, seen.stamp if seen else None), **validator}
 
 
-def _kept_source(file: WantedFile, observed: Observed, index: int) -> dict[str, Any]:
-    """Where a file that stays came from: what the last record says, if it was of this content; or what it equals."""
-    seen, source = observed.files[index], observed.sources[index]
-    if is_at_another_commit(file, seen) or (source is not None and source.sha256 == seen.sha256):
-        return origin_of(file, source)
+def _source_of_kept(decision: ModelDecision, index: int) -> dict[str, Any]:
+    """The source of a file that stays: of the last record, if that is of this content, or the file that it equals."""
+    source, file = decision.spec.source, decision.spec.files[index]
+    seen, other = decision.seen.files[index], decision.seen.sources[index]
+    if source and (is_renamed(source, index, file, seen) or (other is not None and other.sha256 == seen.sha256)):
+        return source.recorded(index, other.stamp if other else None)
     return seen.record.source if seen.record and seen.record.sha256 == seen.sha256 else {}

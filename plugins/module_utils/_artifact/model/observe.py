@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is there of a model on the host. Reads, and changes nothing.
+"""What is there of a model on the host, and of its source if that is on the host too. Reads, and changes nothing.
 
 Private to gpufleet.llamacpp; may change at any time.
 
@@ -11,229 +11,92 @@ where its sha256 matters.
 from __future__ import annotations
 
 import os
-import stat
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
-from ..._gguf import file as header
-from ..file_record import hash_file, is_current, last_record
-from ..staging import leftovers, room
-from . import fetch as model_fetch
-from .plan import RECORDS, Observed, Plan, SeenFile, is_at_another_commit, unfit
-from .spec import Wanted, WantedFile
-
-# Stands in a record beside the summary: one that another reader made is not used. Raise it when summary() changes.
-READER = 1
+from ..._fetch.part_file import content_id
+from ..._fetch.reserve import Need, remaining
+from ..._host.layout import MODEL_RECORDS
+from ..._result import Problem
+from ..file_record import recorded
+from ..seen_file import is_same
+from ..staging import FolderSpace, incoming_path, leftovers, space
+from .describe import summary_of
+from .seen import SeenGguf, glance, look, set_problems
+from .spec import FileSpec, ModelSpec
 
 
-def observe(wanted: Wanted, foresee: bool = False) -> Observed:
-    """Look at the model's files and at where they would come from.
+@dataclass(frozen=True)
+class SeenModel:
+    """The model's files. ``sources`` are those on this host, None where there is none or it does not matter."""
 
-    ``foresee``: also read what a change would read anyway, so that its outcome can be told without it (check mode).
-    Raises FileChanged if a file is written to meanwhile.
+    files: tuple[SeenGguf, ...]
+    sources: tuple[SeenGguf | None, ...]
+    set_problems: tuple[Problem, ...]  # of files that are each sound and do not belong together
+    space: FolderSpace
+    leftovers: tuple[str, ...] = ()  # of interrupted runs; looked for where the model is to be removed
+    needed: int = 0  # bytes of disk that fetching will still take, where the sizes are known before
+
+
+def observe(spec: ModelSpec, preview: bool = False) -> SeenModel:
+    """Look at the model's files and at their source on this host.
+
+    ``preview``: also read what a change would read, so that check mode can return its outcome. Raises FileChanged if a
+    file is written to meanwhile.
     """
-    needed = 0
-    if wanted.state == "absent":
-        files = tuple(_stat(file.path) for file in wanted.files)
-        sources: tuple[SeenFile | None, ...] = (None,) * len(files)
-        set_problems: tuple[str, ...] = ()
-        left = tuple(one for file in wanted.files for one in leftovers(file.path, RECORDS))
-    else:
-        left = ()
-        files = tuple(look(file.path, wanted.verify) for file in wanted.files)
-        files, set_problems = _together(files)
-        sources = tuple(
-            _look_at_source(file, seen, bool(unfit(file, seen) or set_problems), foresee)
-            for file, seen in zip(wanted.files, files)
-        )
-        needed = sum(
-            model_fetch.foreseen_need(file)
-            for file, seen in zip(wanted.files, files)
-            if unfit(file, seen) or set_problems
-        )
-    return Observed(files, sources, set_problems, room(os.path.dirname(wanted.files[0].path)), left, needed)
+    there = space(os.path.dirname(spec.files[0].path))
+    if spec.state == "absent":
+        files = tuple(glance(file.path) for file in spec.files)
+        left = tuple(one for file in spec.files for one in leftovers(file.path, MODEL_RECORDS))
+        return SeenModel(files, (None,) * len(files), (), there, left)
+    files = tuple(look(file.path, spec.verify) for file in spec.files)
+    wrong: tuple[Problem, ...] = ()
+    if summary_of(files) is None and all(seen.is_file and not seen.problems for seen in files):
+        files, wrong = set_problems(files)
+    bad = [bool(wrong) or unfit(file, seen) is not None for file, seen in zip(spec.files, files)]
+    sources = tuple(_look_at_source(spec, index, files[index], bad[index], preview) for index in range(len(files)))
+    needed = sum(_needed(file) for file, is_bad in zip(spec.files, bad) if is_bad)
+    return SeenModel(files, sources, wrong, there, needed=needed)
 
 
-def look(path: str, verify: str = "changed") -> SeenFile:
-    """One file: its record if it is current; else its header, and its sha256 unless ``verify`` is never.
-
-    A file that is no whole GGUF is not hashed. Raises FileChanged if it is written to meanwhile.
-    """
-    seen = _stat(path)
-    if seen.kind != "file" or (seen.trusted and verify != "always"):
-        return seen
-    seen = with_header(seen)
-    if seen.problems or verify == "never":
-        return seen
-    since = time.time_ns()
-    return replace(seen, sha256=hash_file(path), read_since_ns=since)
-
-
-def look_quickly(path: str) -> SeenFile:
-    """One file without reading its content: what the record and the header say."""
-    return look(path, verify="never")
+def unfit(file: FileSpec, seen: SeenGguf) -> str | None:
+    """Why the file on the host is not as specified, whatever its source has."""
+    if not seen.exists:
+        return f"{seen.path} is not there"
+    if seen.problems:
+        return seen.problems[0].text
+    proven = file.sha256 is not None and seen.sha256 == file.sha256
+    if seen.holes and not proven:
+        return seen.holes[0].text
+    if file.sha256 and seen.sha256 and not proven:
+        return f"{seen.path} has the sha256 {seen.sha256}, and {file.sha256} is expected"
+    return None
 
 
-def _stat(path: str) -> SeenFile:
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return SeenFile(path)
-    except OSError as error:
-        return SeenFile(path, kind="other", problems=(_unreadable(path, error),))
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        return SeenFile(path, kind="other", problems=(f"{path} is {what}; it must name a GGUF file.",))
-    record = last_record(path, RECORDS)
-    trusted = record is not None and is_current(path, record)
-    return SeenFile(
-        path,
-        kind="file",
-        size=status.st_size,
-        stamp=(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino),
-        record=record,
-        trusted=trusted,
-        sha256=record.sha256 if record and trusted else None,
-    )
-
-
-def with_header(seen: SeenFile) -> SeenFile:
-    """The same file with its header, and with what is wrong with it as a GGUF file."""
-    try:
-        found = header.read(seen.path)
-        return replace(
-            seen,
-            gguf=found,
-            problems=tuple(header.check_length(found)),
-            holes=tuple(header.check_holes(seen.path, found)),
-        )
-    except header.GgufError as error:
-        return replace(seen, problems=(str(error),))
-    except OSError as error:
-        return replace(seen, kind="other", problems=(_unreadable(seen.path, error),))
-
-
-def _unreadable(path: str, error: OSError) -> str:
-    return f"{path} cannot be read ({error.strerror}). Let the user {os.geteuid()}, which runs this task, read it."
-
-
-def _together(files: tuple[SeenFile, ...]) -> tuple[tuple[SeenFile, ...], tuple[str, ...]]:
-    """Whether sound files are one model. The first file's record says so if all records are current."""
-    if any(seen.kind != "file" or seen.problems for seen in files):
-        return files, ()
-    if details(files) is not None:
-        return files, ()
-    files = tuple(seen if seen.gguf else with_header(seen) for seen in files)
-    parts = [seen.gguf for seen in files if seen.gguf]
-    return files, tuple(header.check_set(parts)) if len(parts) == len(files) else ()
-
-
-def _look_at_source(file: WantedFile, seen: SeenFile, needed: bool, foresee: bool) -> SeenFile | None:
-    """The source on this host, as far as the decision needs it: often the wanted sha256 or the record decides."""
-    if file.src is None or (seen.kind != "absent" and _is_same(file.src, file.path)):
+def _look_at_source(spec: ModelSpec, index: int, seen: SeenGguf, is_bad: bool, preview: bool) -> SeenGguf | None:
+    """The source on this host, as far as the plan needs it: often the given sha256 or the record is enough."""
+    file = spec.files[index]
+    path = spec.source.host_path(index) if spec.source else None
+    if spec.source is None or path is None or (seen.exists and is_same(path, file.path)):
         return None
     if file.sha256:
-        return look(file.src, "changed" if foresee else "never") if needed else None
-    source = _stat(file.src)
-    if not needed and seen.record and seen.record.source == origin_of(file, source):
+        return look(path, "changed" if preview else "never") if is_bad else None
+    source = glance(path)
+    if not is_bad and seen.record and seen.record.source == spec.source.recorded(index, source.stamp):
         return None
-    if needed or source.size != seen.size:
-        return look_quickly(file.src)
-    return look(file.src)
+    if is_bad or source.size != seen.size:
+        return look(path, verify="never")
+    return look(path)
 
 
-def origin_of(file: WantedFile, source: SeenFile | None) -> dict[str, Any]:
-    """What a record says about where the file came from."""
-    if file.url:
-        return {"url": file.origin, **(vars(file.hub) if file.hub and file.commit else {})}
-    return {"src": file.src, "stamp": list(source.stamp)} if file.src and source else {}
+def _needed(file: FileSpec) -> int:
+    """The bytes of disk that fetching a file of known size will still take."""
+    path = incoming_path(file.path, MODEL_RECORDS)
+    if file.size is None or staged_sha256(file):
+        return 0
+    return remaining(Need(path, file.size, content_id(file.sha256, None) if file.sha256 else None))
 
 
-def _is_same(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
-def details(files: Sequence[SeenFile]) -> dict[str, Any] | None:
-    """The model's summary out of its records; None where a record is not current or from another reader."""
-    first = files[0].record
-    if first is None or not all(seen.trusted for seen in files) or first.details.get("reader") != READER:
-        return None
-    return dict(first.details.get("summary") or {}) or None
-
-
-def describe(path: str, files: Sequence[SeenFile]) -> dict[str, Any]:
-    """The model as a module returns it. ``files`` is all of it, in order; sizes in bytes."""
-    there = [seen for seen in files if seen.kind != "absent"]
-    facts = details(files)
-    if facts is None:
-        parts = [seen.gguf or (with_header(seen).gguf if seen.size else None) for seen in there]
-        found = [part for part in parts if part]
-        facts = header.summary(found) if found and len(found) == len(files) else dict.fromkeys(header.SUMMARY_KEYS)
-    digests = [seen.sha256 for seen in files]
-    source = next(filter(None, map(_source_of, files)), {})
-    return {
-        "path": path,
-        "state": "present" if there else "absent",
-        "files": [{"path": seen.path, "size": seen.size or None, "sha256": seen.sha256} for seen in there],
-        "size": sum(seen.size for seen in there) or None,
-        "sha256": digests[0] if len(digests) == 1 else None,
-        "source": source.get("url") or source.get("src"),
-        "revision": source.get("revision"),
-        **facts,
-    }
-
-
-def _source_of(seen: SeenFile) -> dict[str, Any]:
-    """Where the content came from; empty where that is not known."""
-    recorded = seen.record.source if seen.record and seen.sha256 == seen.record.sha256 else {}
-    return seen.source or recorded
-
-
-def foreseen(wanted: Wanted, observed: Observed, steps: Plan) -> tuple[SeenFile, ...]:
-    """The model's files as the plan will leave them, as far as that can be told without doing it."""
-    files = [SeenFile(seen.path) if index in steps.remove else seen for index, seen in enumerate(observed.files)]
-    for index in steps.bring:
-        file, source = wanted.files[index], observed.sources[index]
-        new = SeenFile(file.path, kind="file", size=file.size or 0, sha256=file.sha256, source=origin_of(file, source))
-        if source is not None:
-            source = source if source.gguf else with_header(source)
-            new = replace(new, size=source.size, gguf=source.gguf, sha256=file.sha256 or source.sha256)
-        files[index] = new
-    for index in steps.record:
-        file = wanted.files[index]
-        if is_at_another_commit(file, files[index]):
-            files[index] = replace(files[index], source=origin_of(file, None))
-    return tuple(files)
-
-
-def inventory(path: str) -> list[dict[str, Any]]:
-    """Every model that ``path`` names, or that lies in the folder ``path``, each with what is wrong with it.
-
-    Reads headers and records only, so it takes the same time for every size. Raises OSError if a folder is unreadable.
-    """
-    paths = [path]
-    if os.path.isdir(path):
-        paths = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".gguf")]
-    models: dict[str, dict[str, Any]] = {}
-    for one in paths:
-        try:
-            parts = header.split_paths(one)
-        except header.GgufError:
-            parts = [one]
-        if parts[0] not in models:
-            models[parts[0]] = _entry(parts)
-    return list(models.values())
-
-
-def _entry(parts: Sequence[str]) -> dict[str, Any]:
-    files, set_problems = _together(tuple(look_quickly(part) for part in parts))
-    problems = [problem for seen in files for problem in (*seen.problems, *seen.holes)]
-    there = [seen for seen in files if seen.kind != "absent"]
-    if there:
-        problems += [f"{seen.path} is not there, and belongs to this model." for seen in files if seen not in there]
-    return {**describe(parts[0], files), "problems": [*problems, *set_problems]}
+def staged_sha256(file: FileSpec) -> str | None:
+    """The sha256 of the file if an earlier run staged it completely, and it is the expected one."""
+    found = recorded(incoming_path(file.path, MODEL_RECORDS), MODEL_RECORDS)
+    return found.sha256 if found and found.sha256 == file.sha256 else None

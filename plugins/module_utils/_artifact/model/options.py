@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options of gguf_model, as Ansible checks them.
+"""The options of gguf_model, as Ansible validates them.
 
 Private to gpufleet.llamacpp; may change at any time.
 """

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who asks a registry: the user and password that were given, or those in a Docker-style file.
+"""The user and password for a registry, as options give them or a Docker-style file holds them.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..._host.files import read_json
-from ..image.sources import DOCKER_HUB
+from ..._result import OperatorError, Problem
+from .reference import DOCKER_HUB
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,30 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-def credentials_from(path: str, host: str) -> Credentials | None:
-    """What the file (as ``docker login`` or ``apptainer registry login`` writes it) has for the registry.
+def credentials_from(path: str, host: str, option: str) -> Credentials | None:
+    """The credentials for the registry in a file that ``docker login`` or ``apptainer registry login`` wrote.
 
-    None where it has nothing for it. Raises ValueError in words where it cannot be read or used.
+    None where it has none for it. Raises OperatorError about ``option`` where it cannot be read or used.
     """
+
+    def refused(text: str, remedy: str) -> OperatorError:
+        return OperatorError(Problem(option, text, remedy, path))
+
+    made = "docker login and apptainer registry login write one."
     try:
         content = read_json(path)
     except OSError as error:
-        raise ValueError(f"auth_file: {path} cannot be read ({error.strerror}).") from error
+        raise refused(
+            f"{path} cannot be read ({error.strerror})", "Let the user that runs this task read it."
+        ) from error
     except ValueError:
         # The text of the error may repeat what is in the file.
-        raise ValueError(
-            f"auth_file: {path} is not valid JSON. docker login and apptainer registry login make one."
-        ) from None
+        raise refused(f"{path} is not valid JSON", f"Write it again: {made}") from None
     if content is None:
-        raise ValueError(f"auth_file: {path} is not there on the host.")
+        raise refused(f"{path} is not there on the host", f"Name such a file: {made}")
     auths = content.get("auths") if isinstance(content, dict) else None
     if not isinstance(auths, dict):
-        raise ValueError(f'auth_file: {path} has no "auths", as docker login writes it.')
+        raise refused(f'{path} has no "auths"', f"Name such a file: {made}")
     entries = {_host(name): entry for name, entry in auths.items()}
     entry = entries.get(host)
     if entry is None:
@@ -55,15 +61,15 @@ def credentials_from(path: str, host: str) -> Credentials | None:
     credentials = _credentials(entry)
     if credentials is None:
         helper = content.get("credsStore") or (content.get("credHelpers") or {}).get(host)
-        kept = f"; it is kept by the helper {helper}, which is not asked" if helper else ""
-        raise ValueError(f"auth_file: {path} names {host} but has no user and password for it{kept}.")
+        kept = f" (the helper {helper} keeps it, and helpers are not asked)" if helper else ""
+        raise refused(f"{path} names {host} but has no user and password for it{kept}", "Log in without a helper.")
     return credentials
 
 
 def _host(name: str) -> str:
     host = name.partition("://")[2] or name
     host = host.partition("/")[0]
-    # What docker login calls the Hub.
+    # docker login has these names for Docker Hub.
     return DOCKER_HUB if host in ("index.docker.io", "registry-1.docker.io") else host
 
 

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub.hub import Hub, HubError, names_of_model
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub.hub import Hub, HubError
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.hub.naming import names_of_model
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import retry
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import OperatorError
 from ansible_collections.gpufleet.llamacpp.tests.lab import hub as lab
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
 
@@ -110,7 +112,7 @@ def test_a_masked_digest_is_none_and_the_address_tells_it(served):
 def test_a_mirror_that_masks_and_gives_the_file_at_once(served, monkeypatch):
     monkeypatch.setattr(lab, "_is_lfs", lambda name, file: False)
     served.switches.inline = True
-    # As of a small git blob: neither tree nor address tell a sha256, only the size is known.
+    # As of a small git blob: neither tree nor address have a sha256, only a size.
     (one,) = listed(served)
     assert (one.size, one.sha256) == (len(CONTENT), None)
 
@@ -120,35 +122,35 @@ def test_a_mirror_that_masks_and_gives_the_file_at_once(served, monkeypatch):
 
 def test_each_refusal_says_what_to_do(served):
     repo = served.repos[REPO]
-    assert "has no revision nope. Give a branch, a tag" in str(refusal(served, revision="nope"))
+    assert "Give a branch, a tag" in str(refusal(served, revision="nope"))
     repo.gated, repo.readers = True, {"other"}
-    assert f"Accept its licence on {served.endpoint}/{REPO}, and give a token" in str(refusal(served))
-    assert "with the account that the given token is of" in str(refusal(served, token=TOKEN))
+    assert f"Accept its licence on {served.endpoint}/{REPO}, and give a token of that account" in str(refusal(served))
+    assert "with the account of the given token" in str(refusal(served, token=TOKEN))
     repo.private = True
     assert f"has no repository {REPO}, or it is private" in str(refusal(served))
     assert "give a token" in str(refusal(served))
     error = refusal(served, token=TOKEN)
-    assert "the given token may not be of an account that may read it" in str(error)
+    assert "Check repo, and that the account of the given token may read it." in str(error)
     assert TOKEN not in str(error)
 
 
 def test_a_file_that_is_not_there_has_near_names(served):
-    assert "Near it: tiny-Q4_K_M.gguf" in str(refusal(served, file="tiny-Q4_K_L.gguf"))
-    assert "There are: tiny-Q4_K_M.gguf, tiny-Q8_0.gguf" in str(refusal(served, file="zzz*.gguf"))
+    assert "Similar names: tiny-Q4_K_M.gguf" in str(refusal(served, file="tiny-Q4_K_L.gguf"))
+    assert "It has tiny-Q4_K_M.gguf, tiny-Q8_0.gguf" in str(refusal(served, file="zzz*.gguf"))
 
 
 def test_names_of_model_refuses_what_is_not_one_whole_model():
-    with pytest.raises(ValueError, match=r"means 2 models: a\.gguf, b\.gguf"):
-        names_of_model("*.gguf", ["a.gguf", "b.gguf"])
-    with pytest.raises(ValueError, match="there is no x-00002-of-00002.gguf"):
-        names_of_model("x-00001-of-00002.gguf", ["x-00001-of-00002.gguf"])
-    with pytest.raises(ValueError, match="no GGUF file at all"):
-        names_of_model("a.gguf", ["model.safetensors"])
+    with pytest.raises(OperatorError, match=r"means 2 models of it: a\.gguf, b\.gguf"):
+        names_of_model("*.gguf", ["a.gguf", "b.gguf"], "it")
+    with pytest.raises(OperatorError, match="it has no x-00002-of-00002.gguf of the split model"):
+        names_of_model("x-00001-of-00002.gguf", ["x-00001-of-00002.gguf"], "it")
+    with pytest.raises(OperatorError, match="no GGUF file at all"):
+        names_of_model("a.gguf", ["model.safetensors"], "it")
 
 
 def test_a_login_page_is_no_hub(served):
     served.switches.login_page = True
-    assert "is no model hub, or a login page stands before it" in str(refusal(served))
+    assert "is no model hub, or a login page is in front of it" in str(refusal(served))
 
 
 def test_nothing_listens(served, pauses):
@@ -168,7 +170,7 @@ def test_a_busy_hub_is_asked_again_when_it_says(served, pauses, kind):
 
 def test_a_hub_that_wants_too_much_patience_is_not_waited_for(served, pauses):
     served.switches.limit, served.switches.retry_after = 0, 4000
-    assert "limits how often it is asked" in str(refusal(served))
+    assert "limits the number of requests" in str(refusal(served))
     assert pauses == []
 
 
@@ -188,8 +190,8 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(served, tmp_path):
     repo.gated, repo.readers = True, {TOKEN}
     get(served, tmp_path, TOKEN)
     assert (tmp_path / "m.gguf").read_bytes() == CONTENT
-    told = {(one.server, TOKEN in str(one.headers)) for one in served.asked}
-    assert told == {("hub", True), ("cdn", False)}
+    given = {(one.server, TOKEN in str(one.headers)) for one in served.asked}
+    assert given == {("hub", True), ("cdn", False)}
 
 
 def test_an_address_that_expires_is_resolved_again(served, tmp_path):
@@ -214,12 +216,12 @@ def test_a_file_outside_lfs_is_found_behind_the_hubs_own_redirect(served):
     assert requests.get(linked.url, headers=dict(linked.headers), timeout=5).content == b"README.md" * 100
 
 
-def test_a_lost_licence_is_told_by_the_fetch(served, tmp_path):
+def test_a_lost_licence_is_an_error_of_the_fetch(served, tmp_path):
     served.repos[REPO].readers = {"other"}
     hub = Hub(served.endpoint, TOKEN)
     at = hub.revision(REPO, "main")
     served.repos[REPO].gated = True
-    with pytest.raises(FetchError, match="is gated. Accept its licence") as raised:
+    with pytest.raises(FetchError, match="is gated .*Accept its licence") as raised:
         fetch([hub.source(REPO, at.commit, "tiny-Q4_K_M.gguf", None)], str(tmp_path / "m"), size=None, sha256=None)
     assert TOKEN not in str(raised.value)
 

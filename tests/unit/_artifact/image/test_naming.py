@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where an image lies, by its address and its digest."""
+"""The path of an instance's image, by its address and its digest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import naming
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import origin_of
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import source_of
 from ansible_collections.gpufleet.llamacpp.tests.unit._spec.sample import HOME
 
 DIGEST = "ab" * 32
@@ -42,9 +42,10 @@ def test_paths(image: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_comes_from_an_address_has_its_digest_in_its_name(address: str, name: str) -> None:
     for digest in (DIGEST, f"sha256:{DIGEST}"):
-        assert naming.place(HOME, origin_of(address), digest) == f"/h/shared/{name}"
+        assert naming.place(HOME, source_of(address, "image"), digest) == f"/h/shared/{name}"
 
 
 def test_a_library_image_is_named_by_its_address() -> None:
-    named = hashlib.sha256(b"library://me/gpu/llamacpp:v1").hexdigest()[:12]
-    assert naming.place(HOME, origin_of("library://me/gpu/llamacpp:v1"), None) == f"/h/shared/llamacpp-{named}.sif"
+    address = "library://me/gpu/llamacpp:v1"
+    named = hashlib.sha256(address.encode()).hexdigest()[:12]
+    assert naming.place(HOME, source_of(address, "image"), None) == f"/h/shared/llamacpp-{named}.sif"

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record, seen_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import resolve as images
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.fetch import Network
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources.source import ImageAccess
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.option_names import LLAMACPP_INSTANCE
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.layout import IMAGE_RECORDS
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import Refusal
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.fake_runtime import FakeRuntime
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import (
@@ -37,7 +39,7 @@ def sha256(content: bytes) -> str:
 
 
 class Host:
-    """A home, and what the record of an instance there says of its image."""
+    """A home, and the facts about the image in the record of an instance there."""
 
     def __init__(self, folder: Path, server: RegistryServer) -> None:
         self.home = folder
@@ -49,17 +51,23 @@ class Host:
     def address(self, tag: str = "v1", scheme: str = "oras") -> str:
         return f"{scheme}://{self.server.host}/gpu/llamacpp{tag if tag.startswith('@') else ':' + tag}"
 
-    def locate(self, address: str, may_ask: bool = True, **options: Any) -> tuple[images.Image, Network]:
-        network = Network(no_https=True)
+    def locate(self, address: str, may_ask: bool = True, **options: Any) -> tuple[images.Image, ImageAccess]:
+        access = ImageAccess(
+            self.run,
+            lambda: may_ask,
+            no_https=True,
+            names=LLAMACPP_INSTANCE,
+            remember=self.readings.__setitem__,
+        )
         values: dict[str, Any] = {"sha256": None, "pull": "missing", **options}
-        values.update(home=str(self.home), last=self.last, run=self.run, network=network, may_ask=lambda: may_ask)
-        return images.locate(images.Asked(image=address, **values)), network
+        values.update(home=str(self.home), last=self.last, access=access)
+        return images.locate(images.ImageRequest(image=address, **values)), access
 
     def deploy(self, address: str, **options: Any) -> images.Image:
         """What a deployment does: have the image there, learn what it is, and record that."""
-        found, network = self.locate(address, **options)
+        found, access = self.locate(address, **options)
         assert found.problems == ()
-        brought = images.bring(found, self.run, network, self.readings.__setitem__)
+        brought = images.bring(found, access)
         self.last = self.facts(brought)
         return found
 
@@ -85,9 +93,9 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def reads(path: str) -> str:
         raise AssertionError(f"{path} was read")
 
-    for module in (file_record, images.image_observe):
+    for module in (file_record, seen_file):
         monkeypatch.setattr(module, "hash_file", reads)
-    monkeypatch.setattr(sif, "problems", reads)
+    monkeypatch.setattr(sif, "problem", reads)
 
 
 def test_a_tag_is_asked_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +132,10 @@ def test_a_tag_that_is_followed_leaves_the_last_image_there(host: Host) -> None:
     assert host.deploy(host.address(), pull="always").actions == []
     assert host.server.asked() == ["HEAD /v2/gpu/llamacpp/manifests/v1"]
     moved = host.server.push("v1", TWO)
-    told, network = host.locate(host.address(), pull="always")
-    assert (told.comes, told.digest, os.path.exists(told.path)) == (True, moved, False)
-    assert host.facts(told) == {
-        "path": told.path,
+    previewed, dummy = host.locate(host.address(), pull="always")
+    assert (previewed.comes, previewed.digest, os.path.exists(previewed.path)) == (True, moved, False)
+    assert host.facts(previewed) == {
+        "path": previewed.path,
         "stamp": None,
         "sha256": sha256(TWO),
         "server_path": "/app/llama-server",
@@ -137,7 +145,7 @@ def test_a_tag_that_is_followed_leaves_the_last_image_there(host: Host) -> None:
         "digest": moved,
     }
     done = host.deploy(host.address(), pull="always")
-    assert (done.path, done.actions) == (told.path, told.actions)
+    assert (done.path, done.actions) == (previewed.path, previewed.actions)
     assert Path(before).read_bytes() == ONE
     # And back: that image is still there, so nothing is fetched.
     host.server.push("v1", ONE)
@@ -189,7 +197,7 @@ def test_docker_is_built_once_for_each_manifest(host: Host) -> None:
     host.run.pulls = TWO
     host.run.asked.clear()
     assert host.deploy(host.address(scheme="docker"), pull="always").actions == []
-    # Another tag of the same manifest means the same file, and who has the first tag is not bothered by that.
+    # Another tag of the same manifest means the same file, and an instance with the first tag does not change.
     host.server.push("v2", b"a layer")
     mine, host.last = host.last, {}
     assert host.deploy(host.address("v2", "docker")).actions == []
@@ -225,8 +233,9 @@ def test_a_pinned_file_of_a_tag(host: Host) -> None:
     host.server.push("v1", ONE)
     refused, dummy = host.locate(host.address(), sha256=sha256(TWO))
     (problem,) = refused.problems
-    assert problem.startswith(f"image: {host.address()} is sha256:")
-    assert sha256(TWO) in problem
+    assert problem.option == "image_sha256"
+    assert problem.text.startswith(f"{host.address()} is sha256:")
+    assert sha256(TWO) in problem.text
     host.deploy(host.address(), sha256=sha256(ONE), pull="always")
     host.server.asked()
     assert host.deploy(host.address(), sha256=sha256(ONE), pull="always").actions == []
@@ -235,26 +244,27 @@ def test_a_pinned_file_of_a_tag(host: Host) -> None:
 
 def test_what_is_refused(host: Host) -> None:
     never, dummy = host.locate(host.address(), pull="never")
-    assert never.problems == (
-        f"image: {host.address()} is not on this host, and pull is never. Bring it there, or let it be pulled.",
-    )
+    assert [str(problem) for problem in never.problems] == [
+        f"image: {host.address()} is not on this host, and pull is never. Bring it there, or let it be pulled."
+    ]
     (problem,) = host.locate(host.address("v9"))[0].problems
-    assert "has no gpu/llamacpp with v9 (HTTP 404). Check image." in problem
+    assert problem.option == "image"
+    assert "has no gpu/llamacpp with v9 (HTTP 404)" in problem.text
+    assert problem.remedy == "Check image."
     host.server.auth = "basic"
     (problem,) = host.locate(host.address())[0].problems
-    assert problem.startswith(f"image: {host.server.host} wants to know who asks")
-    assert "Check image, or give image_auth_file." in problem
-    assert images.facts(host.locate(host.address())[0], None, host.run, PROGRAM, {}, host.readings.__setitem__)[2] == [
-        problem
-    ]
+    assert "gives it to known users only (HTTP 401)" in problem.text
+    assert problem.remedy == "Check image, or give image_auth_file."
+    found = host.locate(host.address())[0]
+    assert images.facts(found, None, host.run, PROGRAM, {}, host.readings.__setitem__)[2] == [problem]
 
 
 def test_what_turns_out_wrong_is_not_kept(host: Host) -> None:
     host.server.push("v1", ONE)
     host.server.blobs[digest(ONE)] = ONE[:-1] + b"?"
-    found, network = host.locate(host.address())
+    found, access = host.locate(host.address())
     with pytest.raises(Refusal, match="^image: "):
-        images.bring(found, host.run, network, host.readings.__setitem__)
+        images.bring(found, access)
     assert host.files == []
 
 
@@ -275,9 +285,11 @@ def test_an_image_by_path_with_the_record_of_sif_image(host: Host) -> None:
     path.write_bytes(ONE)
     file_record.settle(str(path))
     details = {"reader": 1, "server_path": "/srv/llama-server", "build": "7", "options_digest": "d", "labels": {}}
-    file_record.record(str(path), sif.RECORDS, sha256(ONE), {"url": "oras://r.io/x:v1", "digest": "sha256:1"}, details)
-    found, network = host.locate(str(path))
-    assert images.bring(found, host.run, network, host.readings.__setitem__) == found
+    file_record.record(
+        str(path), IMAGE_RECORDS, sha256(ONE), {"url": "oras://r.io/x:v1", "digest": "sha256:1"}, details
+    )
+    found, access = host.locate(str(path))
+    assert images.bring(found, access) == found
     host.last = host.facts(found)
     assert (host.last["server_path"], host.last["build"], host.last["source"], host.last["digest"]) == (
         "/srv/llama-server",
@@ -293,12 +305,12 @@ def test_a_private_registry(host: Host, tmp_path: Path) -> None:
     entry = {"auths": {host.server.host: {"username": USER, "password": PASSWORD}}}
     options = {"image": host.address(), "image_auth_file": str(file), "image_no_https": True, "image_ca_path": None}
     with pytest.raises(Refusal, match=f"^image_auth_file: {file} is not there"):
-        images.network_of(options, lambda: None, hidden.append)
+        images.access_of(options, host.run, lambda: True, hidden.append)
     file.write_text(json.dumps(entry))
     host.server.auth = "private"
     host.server.push("v1", ONE)
-    network = images.network_of(options, lambda: None, hidden.append)
+    access = images.access_of(options, host.run, lambda: True, hidden.append)
     assert hidden == [PASSWORD]
-    asked = images.Asked(host.address(), None, "missing", str(host.home), {}, host.run, network, lambda: True)
-    images.bring(images.locate(asked), host.run, network, host.readings.__setitem__)
+    request = images.ImageRequest(host.address(), None, "missing", str(host.home), {}, access)
+    images.bring(images.locate(request), access)
     assert host.files == [f"llamacpp-{sha256(ONE)[:12]}.sif"]

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIF files: what is one, and when it is still the same."""
+"""What is a SIF file, and what is none."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -23,33 +22,28 @@ def image(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"", "it is empty"),
-        (b"\n <!DOCTYPE html>" + b"x" * 100, "it is an HTML page"),
-        (b"x" * 100, "it is something else"),
-        (CONTENT[:41], "it is something else"),
-        (CONTENT[1:], "it is something else"),
+        (b"", "empty"),
+        (b"\n <!DOCTYPE html>" + b"x" * 100, "an HTML page"),
+        (b"x" * 100, "something else"),
+        (CONTENT[:41], "something else"),
+        (CONTENT[1:], "something else"),
     ],
 )
 def test_what_is_no_image(tmp_path: Path, content: bytes, kind: str) -> None:
     path = tmp_path / "x.sif"
     path.write_bytes(content)
-    (problem,) = sif.problems(str(path))
-    assert problem == f"image: {path} is not a SIF image, {kind}. Pull it again, or name the right file."
+    problem = sif.problem(str(path))
+    assert problem
+    assert problem.text == f"{path} is not a SIF image but {kind}"
+    shown = sif.problem(str(path), "oras://r.io/x:v1")
+    assert shown
+    assert shown.text == f"oras://r.io/x:v1 is not a SIF image but {kind}"
 
 
 def test_an_image(image: Path) -> None:
-    assert sif.problems(str(image)) == []
+    assert sif.problem(str(image)) is None
 
 
 def test_a_folder_and_nothing(tmp_path: Path) -> None:
-    assert sif.problems(str(tmp_path)) == [f"image: {tmp_path} is a folder; it has to be a SIF file."]
-    (problem,) = sif.problems(str(tmp_path / "no"))
-    assert "cannot be read (No such file or directory)" in problem
-
-
-def test_a_stamp_changes_with_the_file(image: Path) -> None:
-    before = sif.stamp(str(image))
-    assert before == sif.stamp(str(image))
-    os.utime(image)
-    assert sif.stamp(str(image)) != before
-    assert sif.stamp(str(image) + ".no") is None
+    assert str(sif.problem(str(tmp_path))) == f"{tmp_path} is a folder. Name a SIF file."
+    assert "cannot be read (No such file or directory)" in str(sif.problem(str(tmp_path / "no")))

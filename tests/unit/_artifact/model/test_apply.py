@@ -11,20 +11,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model import observe as model_observe
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import seen_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.apply import apply
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.observe import (
-    describe,
-    foreseen,
-    inventory,
-    observe,
-)
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.plan import RECORDS, ModelError, plan
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.spec import want
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.reserve import Need
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.decide import decide
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.describe import describe
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.info import inventory
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.model.preview import preview
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.staging import Staged
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.part_file import content_id, part_path
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.progress import ProgressFile
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.layout import MODEL_RECORDS
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import OperatorError
+from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.model.sample import ACCESS, params
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder as build
 
 CONTENT = build.model()
@@ -36,44 +38,48 @@ def digest(content):
 
 
 class Web:
-    """Addresses and what they hold; counts what was fetched."""
+    """In the place of Downloads: addresses and what they hold. Counts what was fetched."""
 
     def __init__(self, **contents):
-        self.contents = {f"https://h/{name}.gguf": content for name, content in contents.items()}
+        self.contents = {f"https://h/{name}.gguf": held for name, held in contents.items()}
         self.asked = []
         self.size = None
+        self.progress = ProgressFile(None)
 
-    def needs(self, file, path):
-        return Need(path, self.size or len(self.contents.get(file.url, b"")))
+    def inspect(self, source, size=None):
+        return SimpleNamespace(size=self.size or len(self.contents.get(source.url, b"")), validator=None)
 
-    def __call__(self, file, path):
-        self.asked.append(file.url)
-        content = self.contents.get(file.url)
+    def fetch(self, sources, place, shown, *, size, sha256):
+        url = sources[0].url
+        self.asked.append(url)
+        content = self.contents.get(url)
         if content is None:
-            raise ModelError(f"{file.url}: 404 Not Found")
-        with open(path, "wb") as target:
+            raise OperatorError(f"{url}: 404 Not Found")
+        with open(place, "wb") as target:
             target.write(content)
-        return SimpleNamespace(sha256=digest(content), validator=None)
+        with suppress(FileNotFoundError):  # the space that was reserved for it
+            os.unlink(part_path(place, content_id(sha256, None)))
+        return Staged(place, digest(content), download=SimpleNamespace(validator=None))
 
 
-def run(path, web=None, **wish):
-    web = web or Web()
-    wanted = want(str(path), **wish)
-    observed = observe(wanted)
-    steps = plan(wanted, observed)
-    assert steps.refusals == ()
-    applied = apply(wanted, observed, steps, web, web.needs)
+def decision_of(path, check=False, **options):
+    return decide(params(str(path), **options), ACCESS, preview=check)
+
+
+def run(path, web=None, **options):
+    decision = decision_of(path, **options)
+    assert decision.plan.refusals == ()
+    applied = apply(decision, web or Web())
     return SimpleNamespace(
-        changed=bool(steps.actions),
-        reasons=[action.why for action in steps.actions],
-        model=describe(wanted.files[0].path, applied.files),
+        changed=bool(decision.plan.actions),
+        reasons=[action.why for action in decision.plan.actions],
+        model=describe(decision.spec.files[0].path, applied.files),
         warnings=applied.warnings,
     )
 
 
-def refusals(path, check=False, **wish):
-    wanted = want(str(path), **wish)
-    return plan(wanted, observe(wanted, foresee=check)).refusals
+def refusals(path, check=False, **options):
+    return [str(problem) for problem in decision_of(path, check, **options).plan.refusals]
 
 
 def entries(folder):
@@ -131,20 +137,20 @@ class SlowWeb(Web):
         super().__init__()
         self.brought = brought
 
-    def __call__(self, file, place):
-        run(file.path, Web(m=self.brought), url="https://h/m.gguf", sha256=[digest(self.brought)])
-        raise ModelError("No such file or directory")
+    def fetch(self, sources, place, shown, *, size, sha256):
+        run(shown, Web(m=self.brought), url="https://h/m.gguf", sha256=[digest(self.brought)])
+        raise OperatorError("No such file or directory")
 
 
-def test_who_is_overtaken_by_another_run_has_the_file_too(path, tmp_path):
+def test_a_run_that_another_overtakes_has_the_file_too(path, tmp_path):
     found = run(path, SlowWeb(CONTENT), url="https://h/m.gguf", sha256=[digest(CONTENT)])
     assert (found.model["sha256"], found.model["architecture"]) == (digest(CONTENT), "llama")
     assert entries(tmp_path / "models") == ["deep/.gguf_model/m.gguf.json", "deep/m.gguf"]
     assert not run(path, url="https://h/m.gguf", sha256=[digest(CONTENT)]).changed
 
 
-def test_who_is_overtaken_by_another_content_fails_in_its_own_words(path):
-    with pytest.raises(ModelError, match="No such file"):
+def test_a_run_that_other_content_overtakes_fails_with_its_own_error(path):
+    with pytest.raises(OperatorError, match="No such file"):
         run(path, SlowWeb(OTHER), url="https://h/m.gguf", sha256=[digest(CONTENT)])
 
 
@@ -158,11 +164,11 @@ def test_a_fetched_file_is_whole_recorded_and_alone(path, tmp_path):
 
 @pytest.mark.parametrize("digests", [[], [digest(CONTENT)]])
 def test_a_second_run_changes_nothing_and_reads_only_the_record(path, src, reads, digests):
-    for wish in ({"src": str(src)}, {"url": "https://h/m.gguf"}):
+    for options in ({"src": str(src)}, {"url": "https://h/m.gguf"}):
         web = Web(m=CONTENT)
-        first = run(path, web, sha256=digests, **wish)
+        first = run(path, web, sha256=digests, **options)
         reads.clear()
-        second = run(path, web, sha256=digests, **wish)
+        second = run(path, web, sha256=digests, **options)
         assert first.changed
         assert not second.changed
         assert second.model == first.model
@@ -175,8 +181,8 @@ def test_the_content_is_read_once_where_there_is_no_record(path, reads, monkeypa
     path.write_bytes(CONTENT)
     os.utime(path, (1700000000, 1700000000))
     hashed = []
-    real = model_observe.hash_file
-    monkeypatch.setattr(model_observe, "hash_file", lambda path: hashed.append(path) or real(path))
+    real = seen_file.hash_file
+    monkeypatch.setattr(seen_file, "hash_file", lambda path: hashed.append(path) or real(path))
     runs = [run(path, sha256=[digest(CONTENT)]) for dummy in range(3)]
     assert [one.changed for one in runs] == [False, False, False]
     assert hashed == [str(path)]
@@ -196,8 +202,8 @@ def test_a_touched_source_is_compared_once_and_not_copied(path, src, monkeypatch
     run(path, src=str(src))
     os.utime(src, (1700000001, 1700000001))
     hashed = []
-    real = model_observe.hash_file
-    monkeypatch.setattr(model_observe, "hash_file", lambda path: hashed.append(path) or real(path))
+    real = seen_file.hash_file
+    monkeypatch.setattr(seen_file, "hash_file", lambda path: hashed.append(path) or real(path))
     assert [run(path, src=str(src)).changed for dummy in range(2)] == [False, False]
     assert hashed == [str(src)]
 
@@ -216,7 +222,7 @@ def test_damage_on_the_host_is_repaired(path, src):
         file.seek(-100, os.SEEK_END)
         file.write(b"damage")
     found = run(path, src=str(src), sha256=[digest(CONTENT)])
-    assert "is wanted" in found.reasons[0]
+    assert "is expected" in found.reasons[0]
     assert path.read_bytes() == CONTENT
 
 
@@ -226,7 +232,7 @@ def test_silent_damage_is_found_by_verify_always(path, src, monkeypatch):
         file.seek(-100, os.SEEK_END)
         file.write(b"damage")
     # As when a disk loses bits: no time changes. A changed ctime cannot be faked, so the record is.
-    monkeypatch.setattr(model_observe, "is_current", lambda path, record: True)
+    monkeypatch.setattr(seen_file, "is_current", lambda path, record: True)
     assert not run(path, src=str(src), sha256=[digest(CONTENT)]).changed
     assert run(path, src=str(src), sha256=[digest(CONTENT)], verify="always").changed
     assert path.read_bytes() == CONTENT
@@ -235,7 +241,7 @@ def test_silent_damage_is_found_by_verify_always(path, src, monkeypatch):
 def test_verify_never_reads_no_content(path, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
-    monkeypatch.setattr(model_observe, "hash_file", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(seen_file, "hash_file", lambda path: pytest.fail("read"))
     found = run(path, sha256=["0" * 64], verify="never")
     assert (found.changed, found.model["sha256"], found.model["architecture"]) == (False, None, "llama")
     path.write_bytes(CONTENT[:-100])
@@ -284,7 +290,7 @@ def test_what_somebody_wrote_over_a_fetched_file_is_fetched_again(path):
 @pytest.mark.parametrize(
     ("content", "digests", "words"),
     [
-        (CONTENT, ["0" * 64], f"has the sha256 {digest(CONTENT)}, and {'0' * 64} is wanted"),
+        (CONTENT, ["0" * 64], f"has the sha256 {digest(CONTENT)}, and {'0' * 64} is expected"),
         (b"<html>Sign in</html>", [], "https://h/m.gguf is not a GGUF file but an HTML or XML page"),
         (CONTENT[:-100], [], "https://h/m.gguf is cut short"),
         (None, [], "404"),
@@ -295,7 +301,7 @@ def test_a_bad_download_leaves_everything_as_it_was(path, tmp_path, old, content
         run(path, Web(old=OTHER), url="https://h/old.gguf")
     before = entries(tmp_path)
     web = Web(m=content) if content else Web()
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(OperatorError) as caught:
         run(path, web, url="https://h/m.gguf", sha256=digests)
     assert words in str(caught.value)
     assert entries(tmp_path) == before
@@ -309,13 +315,13 @@ def test_a_bad_source_is_refused_before_anything_is_written(path, src, tmp_path)
 
 
 def test_a_wrong_digest_of_a_source_leaves_nothing(path, src, tmp_path):
-    with pytest.raises(ModelError, match=f"has the sha256 {digest(CONTENT)}"):
+    with pytest.raises(OperatorError, match=f"has the sha256 {digest(CONTENT)}"):
         run(path, src=str(src), sha256=["0" * 64])
     assert entries(tmp_path / "models") == []
 
 
-def test_check_mode_foresees_a_wrong_digest_of_a_source(path, src):
-    assert refusals(path, src=str(src), sha256=["0" * 64]) == ()
+def test_check_mode_finds_a_wrong_digest_of_a_source(path, src):
+    assert refusals(path, src=str(src), sha256=["0" * 64]) == []
     assert "Check both" in refusals(path, check=True, src=str(src), sha256=["0" * 64])[0]
 
 
@@ -328,17 +334,17 @@ def test_a_source_that_changes_while_it_is_copied_is_an_error(path, src, tmp_pat
         return real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(ModelError, match="was written to while it was being copied"):
+    with pytest.raises(OperatorError, match="was written to while it was being read"):
         run(path, src=str(src))
     assert entries(tmp_path / "models") == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(path, src, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(path, src, tmp_path, monkeypatch):
     def fsync(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(ModelError, match="No space left on device"):
+    with pytest.raises(OperatorError, match="No space left on device"):
         run(path, src=str(src))
     assert entries(tmp_path / "models") == []
 
@@ -346,14 +352,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(path, src, tmp_path, monkeypatch
 def test_a_folder_that_takes_no_record_costs_a_warning(path, src):
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
-    (path.parent / RECORDS).write_bytes(b"in the way")
+    (path.parent / MODEL_RECORDS).write_bytes(b"in the way")
     found = run(path, sha256=[digest(CONTENT)])
     assert not found.changed
     assert "could not be recorded" in found.warnings[0]
 
 
 def test_a_killed_copy_is_cleaned_up_by_the_next(path, src, tmp_path):
-    incoming = path.parent / RECORDS / "incoming"
+    incoming = path.parent / MODEL_RECORDS / "incoming"
     incoming.mkdir(parents=True)
     (incoming / ".m.gguf.dead.copy").write_bytes(b"half")
     (incoming / ".other.gguf.dead.copy").write_bytes(b"not ours")
@@ -362,7 +368,7 @@ def test_a_killed_copy_is_cleaned_up_by_the_next(path, src, tmp_path):
 
 
 def test_a_live_copy_of_another_process_is_left_alone(path, src):
-    incoming = path.parent / RECORDS / "incoming"
+    incoming = path.parent / MODEL_RECORDS / "incoming"
     incoming.mkdir(parents=True)
     live = incoming / ".m.gguf.live.copy"
     program = (
@@ -423,13 +429,13 @@ def test_a_set_is_copied_whole(tmp_path):
 def test_no_part_appears_before_all_are_whole_and_none_is_fetched_twice(tmp_path):
     web, digests = split_web(tmp_path)
     third = web.contents.pop("https://h/x-00003-of-00003.gguf")
-    wish = {"url": "https://h/x-00001-of-00003.gguf", "sha256": digests}
+    options = {"url": "https://h/x-00001-of-00003.gguf", "sha256": digests}
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
-    with pytest.raises(ModelError, match="404"):
-        run(path, web, **wish)
+    with pytest.raises(OperatorError, match="404"):
+        run(path, web, **options)
     assert [name for name in os.listdir(path.parent) if not name.startswith(".")] == []
     web.contents["https://h/x-00003-of-00003.gguf"] = third
-    assert run(path, web, **wish).changed
+    assert run(path, web, **options).changed
     assert len(web.asked) == 4
     assert all(name.startswith(".gguf_model/x") or "/" not in name for name in entries(path.parent))
 
@@ -438,7 +444,7 @@ def test_a_set_without_room_is_refused_before_its_first_byte(tmp_path):
     web, digests = split_web(tmp_path)
     web.size = 1 << 60
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
-    with pytest.raises(ModelError, match="bytes free"):
+    with pytest.raises(OperatorError, match="bytes free"):
         run(path, web, url="https://h/x-00001-of-00003.gguf", sha256=digests)
     assert web.asked == []
 
@@ -448,7 +454,7 @@ def test_parts_of_two_models_never_become_one(tmp_path):
     two = build.split(tmp_path, 2, "y")
     web.contents["https://h/x-00003-of-00003.gguf"] = two[1].read_bytes()
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
-    with pytest.raises(ModelError, match="stands where part 3 of 3 belongs"):
+    with pytest.raises(OperatorError, match="stands where part 3 of 3 belongs"):
         run(path, web, url="https://h/x-00001-of-00003.gguf")
     assert entries(path.parent) == []
 
@@ -456,11 +462,11 @@ def test_parts_of_two_models_never_become_one(tmp_path):
 def test_a_lost_part_is_brought_alone(tmp_path):
     web, digests = split_web(tmp_path)
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
-    wish = {"url": "https://h/x-00001-of-00003.gguf", "sha256": digests}
-    first = run(path, web, **wish)
+    options = {"url": "https://h/x-00001-of-00003.gguf", "sha256": digests}
+    first = run(path, web, **options)
     os.unlink(tmp_path / "models" / "x-00002-of-00003.gguf")
     web.asked.clear()
-    found = run(path, web, **wish)
+    found = run(path, web, **options)
     assert web.asked == ["https://h/x-00002-of-00003.gguf"]
     assert found.model == first.model
 
@@ -472,7 +478,7 @@ def test_a_set_is_removed_with_its_records_and_leftovers(tmp_path):
     web, digests = split_web(tmp_path)
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
     run(path, web, url="https://h/x-00001-of-00003.gguf", sha256=digests)
-    incoming = path.parent / RECORDS / "incoming"
+    incoming = path.parent / MODEL_RECORDS / "incoming"
     incoming.mkdir()
     (incoming / ".x-00002-of-00003.gguf.0123456789abcdef.part").write_bytes(b"half")
     (path.parent / "other.gguf").write_bytes(b"stays")
@@ -491,21 +497,17 @@ def test_absent_where_nothing_ever_was(tmp_path):
 # Check mode
 
 
-def test_check_mode_tells_what_a_copy_will_be(path, src):
-    wanted = want(str(path), src=str(src), sha256=[digest(CONTENT)])
-    observed = observe(wanted, foresee=True)
-    told = describe(str(path), foreseen(wanted, observed, plan(wanted, observed)))
+def test_check_mode_previews_a_copy(path, src):
+    previewed = describe(str(path), preview(decision_of(path, True, src=str(src), sha256=[digest(CONTENT)])))
     assert not path.parent.exists()
     done = run(path, src=str(src), sha256=[digest(CONTENT)]).model
-    assert told == done
+    assert previewed == done
 
 
 def test_check_mode_has_every_key_for_what_is_not_known(path):
-    wanted = want(str(path), url="https://h/m.gguf")
-    observed = observe(wanted, foresee=True)
-    told = describe(str(path), foreseen(wanted, observed, plan(wanted, observed)))
-    assert told.keys() == run(path, Web(m=CONTENT), url="https://h/m.gguf").model.keys()
-    assert (told["state"], told["size"], told["architecture"]) == ("present", None, None)
+    previewed = describe(str(path), preview(decision_of(path, True, url="https://h/m.gguf")))
+    assert previewed.keys() == run(path, Web(m=CONTENT), url="https://h/m.gguf").model.keys()
+    assert (previewed["state"], previewed["size"], previewed["architecture"]) == ("present", None, None)
 
 
 # Inventory
@@ -520,12 +522,12 @@ def test_inventory_of_a_folder(tmp_path, src, monkeypatch):
     paths[1].unlink()
     (folder / "notes.txt").write_bytes(b"")
     (folder / "sub.gguf").mkdir()
-    monkeypatch.setattr(model_observe, "hash_file", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(seen_file, "hash_file", lambda path: pytest.fail("read"))
     found = {os.path.basename(one["path"]): one for one in inventory(str(folder))}
     assert list(found) == ["a.gguf", "big-00001-of-00003.gguf", "cut.gguf", "page.gguf", "sub.gguf"]
     assert found["a.gguf"]["problems"] == []
     assert found["a.gguf"]["sha256"] == digest(CONTENT)
-    assert "is not there, and belongs to this model" in found["big-00001-of-00003.gguf"]["problems"][0]
+    assert "is not there. It belongs to this model." in found["big-00001-of-00003.gguf"]["problems"][0]
     assert "cut short" in found["cut.gguf"]["problems"][0]
     assert "HTML" in found["page.gguf"]["problems"][0]
     assert "is a folder" in found["sub.gguf"]["problems"][0]

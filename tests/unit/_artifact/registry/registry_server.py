@@ -28,7 +28,7 @@ def digest(content: bytes) -> str:
 
 
 class RegistryServer:
-    """``auth``: "", "bearer", "private" (a token needs the password) or "basic". ``store``: blobs lie elsewhere."""
+    """``auth``: "", "bearer", "private" (a token needs the password) or "basic". ``store``: blobs are elsewhere."""
 
     def __init__(self, auth: str = "", store: bool = False) -> None:
         self.auth = auth

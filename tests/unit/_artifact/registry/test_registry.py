@@ -12,17 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources import Reference
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry.auth import (
     Credentials,
     credentials_from,
 )
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry.reference import Reference
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.registry.registry import (
     Registry,
     RegistryError,
 )
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import retry
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import FetchError, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._result import OperatorError
 from ansible_collections.gpufleet.llamacpp.tests.unit._artifact.registry.registry_server import (
     INDEX,
     PASSWORD,
@@ -128,8 +129,8 @@ def test_who_asks(tmp_path: Path, auth: str, given: Credentials | None) -> None:
 @pytest.mark.parametrize(
     ("auth", "given", "words"),
     [
-        ("private", None, "wants to know who asks for gpu/llamacpp (HTTP 401)"),
-        ("basic", None, "wants to know who asks for gpu/llamacpp (HTTP 401)"),
+        ("private", None, "has no gpu/llamacpp, or gives it to known users only (HTTP 401)"),
+        ("basic", None, "has no gpu/llamacpp, or gives it to known users only (HTTP 401)"),
         ("private", Credentials(USER, "wrong-word"), "does not accept the user robot for gpu/llamacpp (HTTP 401)"),
         ("basic", Credentials(USER, "wrong-word"), "does not accept the user robot for gpu/llamacpp (HTTP 401)"),
     ],
@@ -163,7 +164,7 @@ def test_a_registry_that_is_busy(server: RegistryServer) -> None:
         registry(server).digest()
 
 
-def test_nobody_there() -> None:
+def test_no_registry_listens() -> None:
     with RegistryServer() as server:
         host = server.host
     with pytest.raises(RegistryError, match=r"does not answer: .*refused"):
@@ -173,8 +174,9 @@ def test_nobody_there() -> None:
 def test_no_such_image(server: RegistryServer) -> None:
     with pytest.raises(RegistryError) as refused:
         registry(server).sif()
-    words = f"{server.host} has no gpu/llamacpp with v1 (HTTP 404). Check src. The registry says: manifest unknown"
-    assert str(refused.value) == words
+    assert str(refused.value) == (
+        f"src: {server.host} has no gpu/llamacpp with v1 (HTTP 404) (the registry says: manifest unknown). Check src."
+    )
 
 
 def test_a_store_elsewhere_gets_no_token(tmp_path: Path) -> None:
@@ -234,11 +236,11 @@ def auths(tmp_path: Path, content: object) -> str:
 def test_credentials_of_docker_login(tmp_path: Path) -> None:
     entry = {"auth": base64.b64encode(b"robot:a:b").decode()}
     path = auths(tmp_path, {"auths": {"ghcr.io": entry, "https://index.docker.io/v1/": entry}})
-    assert credentials_from(path, "ghcr.io") == Credentials("robot", "a:b")
-    assert credentials_from(path, "docker.io") == Credentials("robot", "a:b")
-    assert credentials_from(path, "quay.io") is None
+    assert credentials_from(path, "ghcr.io", "auth_file") == Credentials("robot", "a:b")
+    assert credentials_from(path, "docker.io", "auth_file") == Credentials("robot", "a:b")
+    assert credentials_from(path, "quay.io", "auth_file") is None
     path = auths(tmp_path, {"auths": {"ghcr.io": {"username": "u", "password": "p"}}})
-    assert credentials_from(path, "ghcr.io") == Credentials("u", "p")
+    assert credentials_from(path, "ghcr.io", "auth_file") == Credentials("u", "p")
 
 
 @pytest.mark.parametrize(
@@ -246,20 +248,20 @@ def test_credentials_of_docker_login(tmp_path: Path) -> None:
     [
         ("{secret", "is not valid JSON"),
         ("[]", 'has no "auths"'),
-        ({"auths": {"ghcr.io": {}}, "credsStore": "pass"}, "it is kept by the helper pass, which is not asked"),
+        ({"auths": {"ghcr.io": {}}, "credsStore": "pass"}, "(the helper pass keeps it, and helpers are not asked)"),
         ({"auths": {"ghcr.io": {"auth": "?"}}}, "names ghcr.io but has no user and password for it."),
     ],
 )
 def test_files_that_are_of_no_use(tmp_path: Path, content: object, words: str) -> None:
-    with pytest.raises(ValueError, match="auth_file: ") as refused:
-        credentials_from(auths(tmp_path, content), "ghcr.io")
+    with pytest.raises(OperatorError, match="^auth_file: ") as refused:
+        credentials_from(auths(tmp_path, content), "ghcr.io", "auth_file")
     assert words in str(refused.value)
     assert "secret" not in str(refused.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not there on the host"):
-        credentials_from(str(tmp_path / "no"), "ghcr.io")
+    with pytest.raises(OperatorError, match="^image_auth_file: .* is not there on the host"):
+        credentials_from(str(tmp_path / "no"), "ghcr.io", "image_auth_file")
 
 
 def test_a_password_is_never_shown() -> None:
