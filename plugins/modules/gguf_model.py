@@ -417,6 +417,7 @@ from ..module_utils._artifact.model.observe import describe, foreseen
 from ..module_utils._artifact.model.options import EXCLUSIVE, MODEL, TOGETHER
 from ..module_utils._artifact.model.plan import ModelError, shown
 from ..module_utils._fetch.progress import DEFERRED, ProgressFile, begin, is_deferred
+from ..module_utils._fetch.source import FetchError
 from ..module_utils._host.files import let_servers_read
 from ..module_utils._host.layout import default_home
 from ..module_utils._host.python import ensure_library, prefer_library
@@ -475,7 +476,7 @@ def main() -> None:
     try:
         with begin(module.params["path"]) as progress:
             module.exit_json(**run(module, progress))
-    except (FileChanged, ModelError) as error:
+    except (FileChanged, FetchError, ModelError) as error:
         module.fail_json(msg=str(error))
 
 

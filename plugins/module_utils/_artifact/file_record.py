@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from .._host.files import read_json, remove, write_json
 
@@ -168,9 +167,3 @@ def forget(path: str, folder: str) -> None:
         os.rmdir(os.path.dirname(place))
     except OSError:
         return  # others are in it, or it is not there
-
-
-def public_address(url: str) -> str:
-    """The address without what may be secret in it: user, password, query (signatures, tokens) and fragment."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

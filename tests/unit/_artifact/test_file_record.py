@@ -196,14 +196,3 @@ def test_a_file_that_changes_while_it_is_hashed_is_an_error(path, monkeypatch):
     monkeypatch.setattr(os, "fstat", fstat)
     with pytest.raises(file_record.FileChanged, match="written to while"):
         file_record.hash_file(path)
-
-
-@pytest.mark.parametrize(
-    ("url", "public"),
-    [
-        ("https://u:p@h:8443/a/b.gguf?token=secret#f", "https://h:8443/a/b.gguf"),
-        ("http://h/a.gguf", "http://h/a.gguf"),
-    ],
-)
-def test_addresses_lose_their_secrets(url, public):
-    assert file_record.public_address(url) == public

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 from ..._fetch.http_range import REDIRECTS
-from ..._fetch.retry import Asker, Unanswered
-from ..._fetch.source import FetchError, origin, shown
+from ..._fetch.retry import NoResponse, RetryingClient
+from ..._fetch.source import FetchError, origin, public_address
 
 HOPS_MAX = 5
 
@@ -45,12 +45,13 @@ class HubClient:
 
     def __init__(self, endpoint: str, token: str | None, ca_path: str | None, timeout: float = 30.0) -> None:
         self.endpoint = endpoint.rstrip("/")
+        self._name = public_address(self.endpoint)
         self._token = token
-        self._asker = Asker(ca_path, timeout, _said, lambda: self.headers_for(self.endpoint))
+        self._client = RetryingClient(ca_path, timeout, _said, lambda: self.headers_for(self.endpoint))
 
     @property
     def asked(self) -> int:
-        return self._asker.asked
+        return self._client.count
 
     def headers_for(self, url: str) -> dict[str, str]:
         """What proves who asks, for an address of the hub itself; nothing for any other."""
@@ -61,10 +62,10 @@ class HubClient:
     def ask(self, method: str, url: str, subject: Subject, data: Mapping[str, Any] | None = None) -> Any:
         """The requests.Response to one question, its body read, a redirect as it is. Raises HubError."""
         try:
-            response = self._asker.ask(method, url, self.headers_for(url), data=data)
-        except Unanswered as failure:
+            response = self._client.request(method, url, self.headers_for(url), data=data)
+        except NoResponse as failure:
             raise HubError(
-                f"The model hub {shown(self.endpoint)} does not answer: {failure}. {self._remedy(failure.status)}",
+                f"The model hub {self._name} does not answer: {failure}. {self._remedy(failure.status)}",
                 failure.status,
             ) from None
         if response.status_code >= 400:
@@ -88,8 +89,8 @@ class HubClient:
         except ValueError:
             kind = response.headers.get("Content-Type", "nothing that says its type")
             raise HubError(
-                f"{shown(url)} answered with {kind} (HTTP {response.status_code}) and not with JSON: {self.endpoint} "
-                "is no model hub, or a login page stands before it. Check endpoint and the proxy."
+                f"{public_address(url)} answered with {kind} (HTTP {response.status_code}) and not with JSON: "
+                f"{self.endpoint} is no model hub, or a login page stands before it. Check endpoint and the proxy."
             ) from None
 
     @staticmethod
@@ -107,7 +108,7 @@ class HubClient:
 
     def _refusal(self, response: Any, subject: Subject) -> HubError:
         status, code = response.status_code, response.headers.get("X-Error-Code", "")
-        page = f"{shown(self.endpoint)}/{subject.repo}"
+        page = f"{self._name}/{subject.repo}"
         given = self._token is not None
         if code == "GatedRepo":
             words = f"The repository {subject.repo} is gated. Accept its licence on {page}, " + (
@@ -117,13 +118,10 @@ class HubClient:
                 else "and give a token of the account that did, as token_file or token."
             )
         elif code == "RepoNotFound":
-            words = (
-                f"The hub {shown(self.endpoint)} has no repository {subject.repo}, or it is private. Check repo; "
-                + (
-                    "the given token may not be of an account that may read it."
-                    if given
-                    else "for a private one, give a token of an account that may read it, as token_file or token."
-                )
+            words = f"The hub {self._name} has no repository {subject.repo}, or it is private. Check repo; " + (
+                "the given token may not be of an account that may read it."
+                if given
+                else "for a private one, give a token of an account that may read it, as token_file or token."
             )
         elif code == "RevisionNotFound":
             words = (
@@ -134,17 +132,17 @@ class HubClient:
             words = f"The repository {subject.repo} has no file {subject.file} at the revision {subject.revision}."
         elif status in (401, 403) and given:
             words = (
-                f"The hub {shown(self.endpoint)} does not accept the given token for {subject.repo} (HTTP {status}). "
+                f"The hub {self._name} does not accept the given token for {subject.repo} (HTTP {status}). "
                 "Check that it is whole, not expired, and of an account that may read the repository."
             )
         elif status in (401, 403):
             words = (
-                f"The hub {shown(self.endpoint)} wants to know who asks for {subject.repo} (HTTP {status}). Check "
+                f"The hub {self._name} wants to know who asks for {subject.repo} (HTTP {status}). Check "
                 "repo, or give a token, as token_file or token."
             )
         else:
-            words = f"The hub {shown(self.endpoint)} refuses to tell about {subject.repo}: HTTP {status}."
-        said = self._asker.said(response)
+            words = f"The hub {self._name} refuses to tell about {subject.repo}: HTTP {status}."
+        said = self._client.message(response)
         return HubError(f"{words} The hub says: {said}" if said else words, status, code)
 
 

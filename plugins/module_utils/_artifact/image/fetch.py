@@ -62,30 +62,27 @@ class Network:
         return Remote(digest=layer.digest, sha256=layer.sha256, size=layer.size)
 
     def bring(self, wanted: Wanted, remote: Remote, place: str) -> Any:
-        """Fetch the image to ``place``; returns fetch.Fetched. Raises ImageError."""
+        """Fetch the image to ``place``; returns fetch.Fetched. Raises FetchError and ImageError."""
         self.prepare()
         from ..._fetch import engine
 
-        try:
-            if wanted.origin is not None and wanted.origin.kind == "oras":
-                registry = self._registry(wanted)
-                layer = self.kept.get("layer") or registry.sif()
-                source, size, sha256 = registry.source(layer), layer.size, layer.sha256
-            else:
-                source, size, sha256 = self._http_source(wanted), None, wanted.sha256
-            return engine.fetch(
-                [source],
-                place,
-                size=size,
-                sha256=sha256,
-                connections=self.connections,
-                max_rate=self.max_rate,
-                ca_path=self.ca_path,
-                progress=self.progress.fetching(wanted.path),
-            )
-        except engine.FetchError as error:
-            # Told by the place that the operator gave: where it lies until then is our affair.
-            raise ImageError(str(error).replace(place, wanted.path)) from error
+        if wanted.origin is not None and wanted.origin.kind == "oras":
+            registry = self._registry(wanted)
+            layer = self.kept.get("layer") or registry.sif()
+            source, size, sha256 = registry.source(layer), layer.size, layer.sha256
+        else:
+            source, size, sha256 = self._http_source(wanted), None, wanted.sha256
+        return engine.fetch(
+            [source],
+            place,
+            size=size,
+            sha256=sha256,
+            shown_path=wanted.path,
+            connections=self.connections,
+            max_rate=self.max_rate,
+            ca_path=self.ca_path,
+            progress=self.progress.fetching(wanted.path),
+        )
 
     def announce(self, wanted: Wanted) -> None:
         """Tell the progress of what the engine does not bring: a copy or a build, of which there are no numbers."""

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ..file_record import public_address
+from ..._fetch.source import public_address
 
 SCHEMES = ("http", "https", "oras", "docker", "library")
 DOCKER_HUB = "docker.io"

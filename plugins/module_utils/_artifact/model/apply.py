@@ -130,10 +130,9 @@ def _check_room(wanted: Wanted, observed: Observed, steps: Plan, needs: Needs) -
     os.makedirs(incoming, mode=0o755, exist_ok=True)
     try:
         space.reserve(found)
-    except FetchError as error:
+    except FetchError:
         staging.tidy(incoming)
-        # Told by the place that the operator gave.
-        raise ModelError(str(error).replace(incoming, observed.room.folder)) from error
+        raise
 
 
 def _stage(wanted: Wanted, observed: Observed, steps: Plan, fetch: Fetch, progress: ProgressFile) -> dict[int, Staged]:

@@ -18,7 +18,7 @@ from ..._fetch.progress import ProgressFile
 from ..._fetch.reserve import Need, remaining
 from ..file_record import recorded
 from ..staging import incoming_path
-from .plan import RECORDS, ModelError
+from .plan import RECORDS
 from .spec import WantedFile
 
 
@@ -35,37 +35,31 @@ class Network:
     progress: ProgressFile = field(default_factory=lambda: ProgressFile(None))
 
     def bring(self, file: WantedFile, path: str) -> Any:
-        """Fetch one file to ``path``; returns fetch.Fetched. Raises ModelError."""
+        """Fetch one file to ``path``; returns fetch.Fetched. Raises FetchError."""
         from ..._fetch import engine
 
         mirrors = [engine.Source(mirror) for mirror in file.mirrors]
-        try:
-            return engine.fetch(
-                [self._source(file), *mirrors],
-                path,
-                size=file.size,
-                sha256=file.sha256,
-                connections=self.connections,
-                max_rate=self.max_rate,
-                ca_path=self.ca_path,
-                progress=self.progress.fetching(file.path),
-            )
-        except engine.FetchError as error:
-            # Told by the place that the operator gave: where it lies until then is our affair.
-            raise ModelError(str(error).replace(path, file.path)) from error
+        return engine.fetch(
+            [self._source(file), *mirrors],
+            path,
+            size=file.size,
+            sha256=file.sha256,
+            shown_path=file.path,
+            connections=self.connections,
+            max_rate=self.max_rate,
+            ca_path=self.ca_path,
+            progress=self.progress.fetching(file.path),
+        )
 
     def needs(self, file: WantedFile, path: str) -> Need:
-        """What fetching the file to ``path`` takes of the disk. Raises ModelError."""
+        """What fetching the file to ``path`` takes of the disk. Raises FetchError."""
         from ..._fetch import engine
 
         if file.size is not None and file.sha256:
-            return Need(path, file.size, content_id(file.sha256, None))
-        try:
-            remote = engine.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
-        except engine.FetchError as error:
-            raise ModelError(str(error)) from error
+            return Need(path, file.size, content_id(file.sha256, None), file.path)
+        remote = engine.inspect(self._source(file), size=file.size, ca_path=self.ca_path)
         self.progress.learn(file.path, remote.size)
-        return Need(path, remote.size, content_id(file.sha256, remote.validator))
+        return Need(path, remote.size, content_id(file.sha256, remote.validator), file.path)
 
     def _source(self, file: WantedFile) -> Any:
         from ..._fetch.engine import Source

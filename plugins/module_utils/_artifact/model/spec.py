@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
+from ..._fetch.source import public_address
 from ..._gguf.file import GgufError, split_paths
-from ..file_record import is_sha256, public_address
+from ..file_record import is_sha256
 
 ENDPOINT = "https://huggingface.co"
 

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..._fetch.http_range import REDIRECTS
-from ..._fetch.retry import Asker, Unanswered
-from ..._fetch.source import FetchError, origin, shown
+from ..._fetch.retry import NoResponse, RetryingClient
+from ..._fetch.source import FetchError, origin, public_address
 from ..image.sources import DOCKER_HUB, Reference
 from .auth import Credentials
 
@@ -42,11 +42,11 @@ class RegistryClient:
         self._credentials = credentials
         self._scheme = "http" if no_https else "https"
         self._authorization: dict[str, str] = {}
-        self._asker = Asker(ca_path, timeout, _said, self._secrets)
+        self._client = RetryingClient(ca_path, timeout, _said, self._secrets)
 
     @property
     def asked(self) -> int:
-        return self._asker.asked
+        return self._client.count
 
     def url(self, path: str) -> str:
         """The address of something in the reference's repository."""
@@ -99,8 +99,8 @@ class RegistryClient:
         # itself; but what was to go over TLS does not go in the clear.
         if urlsplit(realm).scheme not in ("https", self._scheme):
             raise RegistryError(
-                f"{self._reference.host} wants a token to be had at {shown(realm)!r}, which is no https address, so "
-                "user and password were not sent there."
+                f"{self._reference.host} wants a token to be had at {public_address(realm)!r}, which is no https "
+                "address, so user and password were not sent there."
             )
         query = {"service": fields.get("service"), "scope": fields.get("scope") or self._scope}
         headers = {"Authorization": self._credentials.basic} if self._credentials else {}
@@ -113,7 +113,9 @@ class RegistryClient:
             content = None
         token = (content.get("token") or content.get("access_token")) if isinstance(content, dict) else None
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise RegistryError(f"{shown(realm)} gave no token for {self._reference.host}, where one was asked.")
+            raise RegistryError(
+                f"{public_address(realm)} gave no token for {self._reference.host}, where one was asked."
+            )
         return token
 
     @property
@@ -122,10 +124,11 @@ class RegistryClient:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], query: Mapping[str, str] | None = None) -> Any:
         try:
-            return self._asker.ask(method, url, headers, params=query)
-        except Unanswered as failure:
+            return self._client.request(method, url, headers, params=query)
+        except NoResponse as failure:
             raise RegistryError(
-                f"The registry {shown(url)} does not answer: {failure}. Check src, the proxy, and ca_path or no_https."
+                f"The registry {public_address(url)} does not answer: {failure}. Check src, the proxy, and ca_path or "
+                "no_https."
             ) from None
 
     def _secrets(self) -> dict[str, str]:
@@ -149,7 +152,7 @@ class RegistryClient:
             )
         else:
             words = f"{host} refuses to give {self._reference}: HTTP {status}."
-        said = self._asker.said(response)
+        said = self._client.message(response)
         return RegistryError(f"{words} The registry says: {said}" if said else words)
 
 
