@@ -27,7 +27,7 @@ except ImportError:  # the module reports it with missing_required_lib before an
     requests = None  # type: ignore[assignment]
     HTTPError = NewConnectionError = ReadTimeoutError = OSError  # type: ignore[assignment,misc]
 
-from .source import Address, FetchError, Rejected, Retry, Upstream, origin, redact
+from .source import Address, Rejected, Retry, Upstream, origin, redact
 
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECTS_MAX = 10
@@ -167,11 +167,7 @@ class RangeClient:
 
         ``address``: where, if not at the upstream's current address. Raises Retry, Rejected or SourceChanged.
         """
-        try:
-            asked = address or upstream.address()
-        except FetchError as unresolved:
-            first = Address(upstream.source.url, {}, upstream.generation, True)
-            raise Rejected(f"there is no new address: {unresolved}", first) from None
+        asked = address or upstream.address()
         url, headers = asked.url, asked.headers
         sent = dict(HEADERS)
         if end is not None:

@@ -33,7 +33,6 @@ class Piece:
     end: int
     at: int
     owner: object | None = None
-    upstream: Upstream | None = None
     began: float = 0.0
     began_at: int = 0
     takeovers: int = 0
@@ -139,8 +138,7 @@ class Pieces:
         elif self._buffers and piece.buffer is None and piece.at == piece.start:
             piece.buffer = self._buffers.pop()
         with piece.lock:
-            piece.owner, piece.upstream = owner, upstream
-            piece.began, piece.began_at = now, piece.at
+            piece.owner, piece.began, piece.began_at = owner, now, piece.at
         self._fetched_now.add(piece)
         self._unclaimed.add(piece.index)
         return piece

@@ -27,8 +27,6 @@ RETRY_AFTER_MAX = 300.0
 TRIES_UNPROVEN = 5
 TRIES_PROVEN = 12
 TRIES_SPARE = 3
-# After this many addresses that worked for a single request only, every request gets its own address.
-SINGLE_USE_ADDRESSES = 2
 
 
 class FetchError(OperatorError):
@@ -137,10 +135,6 @@ class Upstream:
         self.generation = 0
         self._failures = 0
         self._failed_at = 0.0
-        # The last generation whose address worked for a second request, and the last that was counted as single-use.
-        # A rejection can arrive after other threads have moved on to a newer address.
-        self._shared = self._counted = -1
-        self._single_use = 0
         self._lock = threading.Lock()
         self._first = _split_credentials(source.url, source.headers)
         self._current = self._first
@@ -154,11 +148,9 @@ class Upstream:
         return self.bytes / self.busy if self.busy > 0 else 0.0
 
     def address(self) -> Address:
-        """The address for the next request. Raises what the source's ``resolve`` raises."""
+        """The address for the next request."""
         with self._lock:
-            if self._single_use < SINGLE_USE_ADDRESSES:
-                return Address(*self._current, self.generation, False)
-        return self._own_address()
+            return Address(*self._current, self.generation, False)
 
     def _own_address(self) -> Address:
         url, headers = self._first
@@ -167,13 +159,9 @@ class Upstream:
         return Address(url, headers, self.generation, True)
 
     def settle(self, asked: Address, url: str, headers: Mapping[str, str]) -> None:
-        """A request to ``asked`` was redirected to ``url``, which works: the next requests go there directly."""
+        """A request to ``asked`` ended well at ``url``: the next requests go there directly."""
         with self._lock:
-            if asked.generation != self.generation:
-                return
-            if not asked.own and url == asked.url:
-                self._shared, self._single_use = asked.generation, 0
-            elif self._single_use < SINGLE_USE_ADDRESSES:
+            if asked.generation == self.generation and (asked.own or url != asked.url):
                 self._current = (url, dict(headers))
                 self.generation += 1
 
@@ -182,15 +170,6 @@ class Upstream:
         rejected = failure.address
         with self._lock:
             redirected = rejected.url != self._first[0]
-            # It worked for the thread that got it and for no other: it may be a single-use address.
-            if (
-                failure.denied
-                and redirected
-                and not rejected.own
-                and rejected.generation > max(self._shared, self._counted)
-            ):
-                self._single_use += 1
-                self._counted = rejected.generation
             if rejected.generation == self.generation and redirected:
                 self._current = self._first
                 self.generation += 1
