@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._fetch.progress import ProgressFile
-from .._result import OperatorError, Problem
 from .option_checks import rate_of
 from .staging import Staged
 
@@ -31,34 +30,28 @@ class Downloads:
     def fetch(self, sources: Sequence[Any], place: str, shown: str, *, size: int | None, sha256: str | None) -> Staged:
         """Download one file from engine.Sources to ``place``; problems and progress call it ``shown``.
 
-        Raises OperatorError.
+        Raises FetchError.
         """
         from .._fetch import engine
 
-        try:
-            got = engine.fetch(
-                sources,
-                place,
-                size=size,
-                sha256=sha256,
-                shown=shown,
-                connections=self.connections,
-                max_rate=self.max_rate,
-                ca_path=self.ca_path,
-                progress=self.progress.fetching(shown),
-            )
-        except engine.FetchError as error:
-            raise OperatorError(Problem("", str(error))) from error
+        got = engine.fetch(
+            sources,
+            place,
+            size=size,
+            sha256=sha256,
+            shown_path=shown,
+            connections=self.connections,
+            max_rate=self.max_rate,
+            ca_path=self.ca_path,
+            progress=self.progress.fetching(shown),
+        )
         return Staged(place, got.sha256, got.seconds, got)
 
     def inspect(self, source: Any, size: int | None = None) -> Any:
-        """What the server says about the file of an engine.Source. Raises OperatorError."""
+        """What the server says about the file of an engine.Source. Raises FetchError."""
         from .._fetch import engine
 
-        try:
-            return engine.inspect(source, size=size, ca_path=self.ca_path)
-        except engine.FetchError as error:
-            raise OperatorError(Problem("", str(error))) from error
+        return engine.inspect(source, size=size, ca_path=self.ca_path)
 
 
 def downloads_of(params: Mapping[str, Any], progress: ProgressFile) -> Downloads:

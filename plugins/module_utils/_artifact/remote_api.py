@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 from .._fetch.http_range import REDIRECTS
-from .._fetch.retry import Asker, Unanswered
-from .._fetch.source import shown
+from .._fetch.retry import NoResponse, RetryingClient
+from .._fetch.source import public_address
 from .._result import Problem
 
 HOPS_MAX = 5
@@ -28,12 +28,12 @@ class RemoteApi:
 
     def __init__(self, name: str, ca_path: str | None, timeout: float) -> None:
         self._name = name
-        self._asker = Asker(ca_path, timeout, self.message, self.secrets)
+        self._client = RetryingClient(ca_path, timeout, self.message, self.secrets)
 
     @property
     def asked(self) -> int:
         """The number of requests so far."""
-        return self._asker.asked
+        return self._client.count
 
     def message(self, response: Any) -> str:
         """What the server says about a refusal."""
@@ -50,14 +50,14 @@ class RemoteApi:
     def send(self, method: str, url: str, headers: Mapping[str, str], **more: Any) -> Any:
         """The requests.Response to one question, its body read, a redirect not followed. Raises unanswered()."""
         try:
-            return self._asker.ask(method, url, headers, **more)
-        except Unanswered as failure:
-            problem = Problem("", f"the {self._name} {shown(url)} does not answer: {failure}")
+            return self._client.request(method, url, headers, **more)
+        except NoResponse as failure:
+            problem = Problem("", f"the {self._name} {public_address(url)} does not answer: {failure}")
             raise self.unanswered(problem, failure.status) from None
 
     def with_message(self, problem: Problem, response: Any) -> Problem:
         """The problem with what the server says about it."""
-        said = self._asker.said(response)
+        said = self._client.message(response)
         return replace(problem, text=f"{problem.text} (the {self._name} says: {said})") if said else problem
 
 

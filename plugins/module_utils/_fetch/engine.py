@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetch one file over HTTP: in parallel, resumed after any end, verified on the way, whole and durable or not there.
+"""Fetch one file over HTTP: in parallel, resumable, verified while it arrives. It appears whole and durable or not at
+all.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -15,46 +16,44 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .buffers import Blocks
-from .hasher import Frontier
-from .http_range import Changed
-from .part_file import Gone, Part, content_id, discard_abandoned, part_path
+from .._result import Problem
+from .hasher import Hasher
+from .http_range import SourceChanged
+from .part_file import Part, PartLost, content_id, discard_abandoned, part_path
 from .pieces import Pieces
-from .probe import Remote, inspect, probe, reasons
+from .probe import RemoteFile, inspect, probe, reasons
 from .progress import Progress
-from .rate_limit import Pace
-from .source import FetchError, Place, Source
+from .source import FetchError, Source, Upstream
 from .syncer import Syncer
-from .worker import READ_MAX, READ_MIN, Job, Stream, Tally, Worker
+from .worker import Counters, RateLimit, StreamWorker, Transfer, Worker
 
-__all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "Remote", "Source", "fetch", "inspect"]
+__all__ = ["CHUNK", "FetchError", "Fetched", "Progress", "RemoteFile", "Source", "fetch", "inspect"]
 
-# What is asked for at once (facts: 16 MiB is fastest). At most so much per connection is fetched again when the process
-# dies.
+# Bytes of a request. 16 MiB is fastest. A kill loses at most this much for each connection.
 CHUNK = 16 << 20
-# Chunks of a smaller file are smaller, down to LEAST: in order they are hashed, and what all connections bring last, at
-# the same moment, is hashed when nothing is left to be fetched. 512 MiB over 16 connections took 1.85 s with chunks of
-# 16 MiB and 1.36 s with those of 4 MiB. It depends on the size alone, since the journal of an earlier fetch counts in
-# the same chunks.
-CHUNK_LEAST = 4 << 20
+# A file of less than CHUNKS chunks has smaller ones. The last pieces arrive on all connections at the same time, and
+# are hashed when nothing is left to fetch. Row ``capped``: 1.36 s instead of 1.85 s. The chunk depends on the size
+# alone, since a journal counts in chunks.
+CHUNK_MIN = 4 << 20
 CHUNKS = 128
-# Bytes that stay in memory until they are hashed: as much as the default connections can be ahead of it.
-MEMORY = 10 * CHUNK
-# How often a file may change at its source or its part vanish under us before we say so.
-ROUNDS = 4
-# A place that had this many connection-seconds and gives less than this part of the best one's rate is dropped.
+# Bytes that stay in memory until they are hashed: the chunks of the default connections, and as many again.
+MEMORY = 16 * CHUNK
+# How often a fetch starts over because the file changed at its source, or another process removed the part.
+ATTEMPTS = 4
+# A source with this many connection-seconds and less than this fraction of the best source's rate is dropped.
 SLOW_SECONDS = 10.0
-SLOW_PART = 0.1
-RATE_SECONDS = 10.0
+SLOW_FRACTION = 0.1
+RATE_SECONDS = 10.0  # the window of the rate that the progress shows
+PROGRESS_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was done. ``bytes_fetched`` came over the network, also twice; ``bytes_from_mirrors`` of them not from the
-    first source.
+    """What was fetched.
 
-    ``bytes_resumed`` were on the disk already. ``url`` is the first source's, as it may be shown; ``validator`` what
-    the source said the file's version is, to be compared before the next fetch.
+    ``bytes_fetched``: bytes over the network, of which ``bytes_from_mirrors`` did not come from the first source.
+    ``bytes_resumed``: bytes that an earlier fetch left. ``url``: the first source without secrets. ``validator``: the
+    version of the file by its source, to compare before the next fetch.
     """
 
     size: int
@@ -68,28 +67,29 @@ class Fetched:
     validator: str | None
 
 
-def chunk_of(size: int) -> int:
-    """Bytes of a chunk of a file of ``size`` bytes: 16, 8 or 4 MiB, so that there are at least CHUNKS if possible."""
-    chunk = CHUNK
-    while chunk > CHUNK_LEAST and size < chunk * CHUNKS:
-        chunk //= 2
-    return chunk
+@dataclass(frozen=True)
+class _Order:
+    """The arguments of fetch()."""
 
-
-def block_of(connections: int) -> int:
-    """Bytes of a block of MEMORY: as much as one read, and so many blocks that few of them are just being filled."""
-    block = READ_MAX
-    while block > READ_MIN and MEMORY // block < 4 * connections:
-        block //= 2
-    return block
+    sources: Sequence[Source]
+    destination: str
+    shown_path: str
+    size: int | None
+    sha256: str | None
+    connections: int
+    max_rate: float | None
+    ca_path: str | None
+    timeout: float
+    progress: Callable[[Progress], None] | None
+    chunk: int | None
 
 
 class _StartOver(Exception):
-    """Begin again; ``alone``: from the first source only, as some other byte was bad."""
+    """Start over. ``first_only``: from the first source alone, since one of the bytes was wrong."""
 
-    def __init__(self, words: str, alone: bool = False) -> None:
-        super().__init__(words)
-        self.alone = alone
+    def __init__(self, text: str, first_only: bool = False) -> None:
+        super().__init__(text)
+        self.first_only = first_only
 
 
 def fetch(
@@ -98,7 +98,7 @@ def fetch(
     *,
     size: int | None,
     sha256: str | None,
-    shown: str | None = None,
+    shown_path: str | None = None,
     connections: int = 8,
     max_rate: float | None = None,
     ca_path: str | None = None,
@@ -106,203 +106,215 @@ def fetch(
     progress: Callable[[Progress], None] | None = None,
     chunk: int | None = None,
 ) -> Fetched:
-    """Make ``destination`` the file that ``sources`` hold; the first is where it is from, the others are mirrors of it.
+    """Fetch a file to ``destination``. The first of ``sources`` is its origin, the others are mirrors.
 
-    ``size`` in bytes and ``sha256`` (hex) are None where nobody knows them; without a sha256 mirrors are not used.
-    ``shown``: what errors call the destination (default: its path).
-    ``max_rate`` in bytes per second over all ``connections``; ``timeout`` in seconds without a byte. An existing
-    destination is replaced by rename, and only by a whole and verified file. What arrived of an interrupted fetch is
-    kept beside it and used by the next. Raises FetchError, and nothing else for what a network or a disk can do.
+    ``size`` (bytes) and ``sha256`` (hex) are None if unknown; without a sha256, mirrors are not used. ``shown_path`` is
+    the path that errors name, if not the destination. ``max_rate``: bytes per second of all ``connections`` together;
+    ``timeout``: seconds without a byte.
+
+    Only a whole and verified file replaces an existing destination, by rename. The bytes of an interrupted fetch stay
+    beside it, and the next fetch uses them. Raises FetchError, and nothing else for errors of the network or the disk.
     """
     destination = os.path.abspath(destination)
-    shown = shown or destination
-    _check_arguments(sources, destination, shown, sha256, ca_path)
-    sha256 = sha256.lower() if sha256 else None
+    order = _Order(
+        sources,
+        destination,
+        shown_path or destination,
+        size,
+        sha256.lower() if sha256 else None,
+        connections,
+        max_rate,
+        ca_path,
+        timeout,
+        progress,
+        chunk,
+    )
+    _check(order)
     began = time.monotonic()
-    tally = Tally()
-    alone = False
-    again: _StartOver | None = None
-    for _round in range(ROUNDS):
-        round_ = _Round(sources[:1] if alone else sources, destination, shown, ca_path, timeout, tally)
+    counters = Counters()
+    first_only = sha256 is None
+    reason = ""
+    for _attempt_number in range(ATTEMPTS):
         try:
-            remote, digest, resumed = round_.run(size, sha256, connections, max_rate, progress, chunk, alone)
+            remote, digest, resumed = _attempt(order, sources[:1] if first_only else sources, counters)
+        except _StartOver as failure:
+            reason, first_only = str(failure), first_only or failure.first_only
+        except OSError as failure:
+            raise _disk_error(failure, order) from None
+        else:
             return Fetched(
                 size=remote.size,
                 sha256=digest,
-                bytes_fetched=tally.fetched,
+                bytes_fetched=counters.fetched,
                 bytes_resumed=resumed,
-                bytes_from_mirrors=tally.mirrored,
+                bytes_from_mirrors=counters.mirrored,
                 seconds=time.monotonic() - began,
-                retries=tally.retries,
+                retries=counters.retries,
                 url=str(sources[0]),
                 validator=remote.validator,
             )
-        except _StartOver as failure:
-            again, alone = failure, alone or failure.alone
-        except OSError as failure:
-            raise FetchError(_disk_words(failure, destination, shown)) from None
-    raise FetchError(f"{shown}: {again}; it happened {ROUNDS} times in a row, so this was given up")
+    raise _error(order, f"was not fetched: {reason}. This happened {ATTEMPTS} times in a row", "Try again later.")
 
 
-def _check_arguments(
-    sources: Sequence[Source], destination: str, shown: str, sha256: str | None, ca_path: str | None
-) -> None:
+def _error(order: _Order, text: str, remedy: str = "") -> FetchError:
+    return FetchError(Problem("", f"{order.shown_path} {text}", remedy, order.shown_path))
+
+
+def _check(order: _Order) -> None:
     problems = []
-    if not sources:
+    if not order.sources:
         problems.append("there is no source")
-    if not os.path.isdir(os.path.dirname(destination)):
-        problems.append(f"the folder {os.path.dirname(destination)} does not exist")
-    if os.path.isdir(destination):
-        problems.append(f"{destination} is a folder")
-    if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
-        problems.append(f"the sha256 {sha256!r} is not 64 hexadecimal digits")
-    if ca_path is not None and not os.path.exists(ca_path):
-        problems.append(f"the certificates {ca_path} do not exist")
+    if order.connections < 1:
+        problems.append(f"the number of connections is {order.connections}, which is less than 1")
+    folder = os.path.dirname(order.destination)
+    if not os.path.isdir(folder):
+        problems.append(f"the folder {folder} does not exist")
+    if os.path.isdir(order.destination):
+        problems.append(f"{order.shown_path} is a folder")
+    if order.sha256 is not None and (len(order.sha256) != 64 or set(order.sha256) - set("0123456789abcdef")):
+        problems.append(f"the sha256 {order.sha256!r} is not 64 hexadecimal digits")
+    if order.ca_path is not None and not os.path.exists(order.ca_path):
+        problems.append(f"the certificates {order.ca_path} do not exist")
     if problems:
-        raise FetchError(f"{shown} cannot be fetched: {'; '.join(problems)}")
+        raise _error(order, f"cannot be fetched: {'; '.join(problems)}")
 
 
-def _disk_words(failure: OSError, destination: str, shown: str) -> str:
-    words = f"{shown}: {failure.strerror or failure}"
+def _disk_error(failure: OSError, order: _Order) -> FetchError:
+    path = failure.filename or order.shown_path
+    text, remedy = f"cannot write {path}: {failure.strerror or failure}", ""
     if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        found = os.statvfs(os.path.dirname(destination))
-        words += (
-            f"; {found.f_bavail * found.f_frsize} bytes are free there. Make room and run this again: what came is kept"
+        found = os.statvfs(os.path.dirname(order.destination))
+        text += f"; {found.f_bavail * found.f_frsize} bytes are free there"
+        remedy = "Make room and run this again: it continues with what was fetched."
+    return FetchError(Problem("", text, remedy, order.shown_path))
+
+
+def chunk_of(size: int) -> int:
+    """Bytes of a chunk of a file of ``size`` bytes: 16, 8 or 4 MiB."""
+    chunk = CHUNK
+    while chunk > CHUNK_MIN and size < chunk * CHUNKS:
+        chunk //= 2
+    return chunk
+
+
+def drop_slow(upstreams: Sequence[Upstream]) -> None:
+    """Drop the upstreams that are far slower than the best one."""
+    best = max((one.rate for one in upstreams), default=0.0)
+    for one in upstreams:
+        if one.busy > SLOW_SECONDS and one.rate < best * SLOW_FRACTION:
+            one.drop(f"slow: {one.rate:.0f} bytes/s per connection, where another source gives {best:.0f}")
+
+
+def _attempt(order: _Order, sources: Sequence[Source], counters: Counters) -> tuple[RemoteFile, str, int]:
+    """Fetch the file once: what the source said, the sha256, the bytes resumed.
+
+    Raises FetchError, _StartOver or OSError.
+    """
+    upstreams = [Upstream(source, number > 0) for number, source in enumerate(sources)]
+    remote, upstreams = probe(upstreams, order.size, order.ca_path, order.timeout, counters)
+    if order.sha256 is None and remote.validator is None:
+        text = f"cannot be verified: {upstreams[0]} sends neither a strong ETag nor Last-Modified"
+        raise _error(order, text, "Give its sha256.")
+    chunk = order.chunk or chunk_of(remote.size)
+    content = content_id(order.sha256, remote.validator)
+    discard_abandoned(order.destination, part_path(order.destination, content))
+    part = Part(order.destination, content, remote.size, chunk)
+    try:
+        connections = order.connections if remote.ranged else 1
+        pieces = Pieces(remote.size, chunk, part.facts.have, MEMORY // chunk)
+        resumed = pieces.bytes()
+        transfer = Transfer(
+            upstreams,
+            pieces,
+            part,
+            Syncer(part.handle, pieces, part.journal.record, chunk, connections),
+            counters,
+            RateLimit(order.max_rate),
+            None if order.sha256 else remote.validator,
+            order.ca_path,
+            order.timeout,
         )
-    return f"cannot write {words}"
+        kind = Worker if remote.ranged else StreamWorker
+        digest = _transfer(order, transfer, [kind(transfer, number) for number in range(connections)], resumed)
+        if order.sha256 in (None, digest):
+            part.deliver()
+            return remote, digest, resumed
+        part.discard()
+        text = f"{remote.url} has the sha256 {digest}; expected {order.sha256}"
+        if resumed or len(upstreams) > 1:
+            raise _StartOver(text, first_only=True)
+        raise _error(order, f"was discarded: {text}", "Check the sha256, and whether the source has another file now.")
+    except SourceChanged as failure:
+        part.discard()
+        raise _StartOver(str(failure)) from None
+    except PartLost as failure:
+        if _is_delivered(order, remote.size):
+            return remote, str(order.sha256), 0
+        raise _StartOver(str(failure)) from None
+    finally:
+        part.close()
 
 
-def drop_slow(alive: Sequence[Place]) -> None:
-    """Drop the places that had their time and give far less than the best one."""
-    best = max((place.rate for place in alive), default=0.0)
-    for place in alive:
-        if place.busy > SLOW_SECONDS and place.rate < best * SLOW_PART:
-            place.drop(f"slow: {place.rate:.0f} bytes/s per connection, where another source gives {best:.0f}")
+def _transfer(order: _Order, transfer: Transfer, workers: Sequence[Worker], resumed: int) -> str:
+    """Fetch and hash until the file is whole. Returns the sha256, raises what ended the transfer."""
+    pieces = transfer.pieces
+    hasher = Hasher(transfer.part, pieces)
+    rates: deque[tuple[float, int]] = deque()
+    try:
+        for thread in (transfer.syncer, hasher, *workers):
+            thread.start()
+        shown_at = 0.0
+        while not pieces.stopped:
+            with pieces.changed:
+                if not pieces.stopped:
+                    pieces.changed.wait(PROGRESS_SECONDS)
+            if time.monotonic() - shown_at >= PROGRESS_SECONDS:
+                shown_at = time.monotonic()
+                drop_slow(transfer.usable())
+                for worker in workers:
+                    worker.abort(transfer.timeout)
+                if order.progress is not None:
+                    order.progress(_progress(pieces, hasher.hashed, rates, resumed))
+    except BaseException as failure:
+        pieces.fail(failure)
+        raise
+    finally:
+        transfer.syncer.end()
+        # Another source has already delivered what a slow one was asked for.
+        for worker in workers:
+            worker.abort(0.0)
+    if pieces.failure is None:
+        return hasher.digest or ""
+    if isinstance(pieces.failure, FetchError):
+        kept = f"{pieces.bytes()} of {pieces.size} bytes are kept for the next try."
+        raise _error(order, f"could not be fetched: {reasons(transfer.upstreams)}", kept)
+    raise pieces.failure
 
 
-class _Round:
-    """One attempt at a whole fetch, with one part, from the first question to the rename."""
-
-    def __init__(
-        self, sources: Sequence[Source], destination: str, shown: str, ca_path: str | None, timeout: float, tally: Tally
-    ) -> None:
-        self._places = [Place(source, number > 0) for number, source in enumerate(sources)]
-        self._destination = destination
-        self._shown = shown
-        self._ca_path = ca_path
-        self._timeout = timeout
-        self._tally = tally
-
-    def run(
-        self,
-        size: int | None,
-        sha256: str | None,
-        connections: int,
-        max_rate: float | None,
-        progress: Callable[[Progress], None] | None,
-        chunk: int | None,
-        last: bool,
-    ) -> tuple[Remote, str, int]:
-        """What the source said, the sha256, the bytes resumed; raises FetchError, _StartOver or OSError."""
-        tried = self._places if sha256 else self._places[:1]
-        remote, places = probe(tried, size, self._ca_path, self._timeout, self._tally)
-        if sha256 is None and remote.validator is None:
-            raise FetchError(
-                f"{places[0]} gives neither a strong ETag nor Last-Modified, so nothing would prove that what arrives "
-                "is one file. Give its sha256"
-            )
-        chunk = chunk or chunk_of(remote.size)
-        content = content_id(sha256, remote.validator)
-        discard_abandoned(self._destination, part_path(self._destination, content))
-        part = Part(self._destination, content, remote.size, chunk)
-        try:
-            pieces = Pieces(remote.size, chunk, part.facts.have)
-            resumed = pieces.bytes()
-            if_range = None if sha256 else remote.validator
-            syncer = Syncer(part.handle, pieces, part.journal.claim, chunk, connections if remote.ranged else 1)
-            pace = Pace(max_rate)
-            blocks = Blocks(block := block_of(connections), MEMORY // block)
-            job = Job(places, pieces, part, blocks, syncer, self._tally, pace, if_range, self._ca_path, self._timeout)
-            digest = self._arrive(job, connections if remote.ranged else 0, progress, resumed)
-            if sha256 in (None, digest):
-                part.deliver()
-                return remote, digest, resumed
-            part.discard()
-            words = f"{self._shown}: {remote.url} gave a file of sha256 {digest}, not {sha256}; nothing was kept"
-            if not last and (resumed or len(places) > 1):
-                raise _StartOver(words, alone=True)
-            raise FetchError(f"{words}. Check the sha256, or whether the file at the source is another one")
-        except Changed as failure:
-            part.discard()
-            raise _StartOver(str(failure)) from None
-        except Gone as failure:
-            done = self._delivered(remote.size, sha256)
-            if done:
-                return remote, done, 0
-            raise _StartOver(str(failure)) from None
-        finally:
-            part.close()
-
-    def _arrive(self, job: Job, connections: int, progress: Callable[[Progress], None] | None, resumed: int) -> str:
-        """Fetch and hash until all is here; the sha256. Raises what ended it."""
-        pieces = job.pieces
-        frontier = Frontier(job.part, pieces, job.blocks)
-        meter: deque[tuple[float, int]] = deque()
-        workers = [Worker(job, number) for number in range(connections)] or [Stream(job, 0)]
-        try:
-            for thread in (job.syncer, frontier, *workers):
-                thread.start()
-            told = 0.0
-            while not pieces.stopped:
-                with pieces.changed:
-                    if not pieces.stopped:
-                        pieces.changed.wait(0.25)
-                if time.monotonic() - told >= 0.25:
-                    told = time.monotonic()
-                    drop_slow(job.alive())
-                    for worker in workers:
-                        worker.cut(job.timeout)
-                    if progress is not None:
-                        progress(_progress(job, frontier, meter, resumed))
-        except BaseException as failure:
-            pieces.fail(failure)
-            raise
-        finally:
-            job.syncer.end()
-            # What a slow server is still asked for came from another one meanwhile.
-            for worker in workers:
-                worker.cut(0.0)
-        if pieces.failure is None:
-            return frontier.digest or ""
-        if isinstance(pieces.failure, FetchError):
-            kept = f"{pieces.bytes()} of {pieces.size} bytes are kept for the next try"
-            raise FetchError(f"{self._shown} could not be fetched: {reasons(job.places)}. {kept}")
-        raise pieces.failure
-
-    def _delivered(self, size: int, sha256: str | None) -> str | None:
-        """The sha256 of the destination if it is the wanted one: who took our part away may have brought it there."""
-        try:
-            if sha256 is None or os.stat(self._destination).st_size != size:
-                return None
-            state = hashlib.sha256()
-            with open(self._destination, "rb") as file:
-                for block in iter(lambda: file.read(CHUNK), b""):
-                    state.update(block)
-        except FileNotFoundError:
-            return None
-        return sha256 if state.hexdigest() == sha256 else None
+def _is_delivered(order: _Order, size: int) -> bool:
+    """Whether the destination is the wanted file: the process that removed our part may have delivered it."""
+    state = hashlib.sha256()
+    try:
+        if order.sha256 is None or os.stat(order.destination).st_size != size:
+            return False
+        with open(order.destination, "rb") as file:
+            for block in iter(lambda: file.read(CHUNK), b""):
+                state.update(block)
+    except FileNotFoundError:
+        return False
+    return state.hexdigest() == order.sha256
 
 
-def _progress(job: Job, frontier: Frontier, meter: deque[tuple[float, int]], resumed: int) -> Progress:
-    """How far it is, with the rate over the last RATE_SECONDS of the phase."""
-    verify = not job.pieces.left
-    done = frontier.hashed if verify else job.pieces.bytes()
+def _progress(pieces: Pieces, hashed: int, rates: deque[tuple[float, int]], resumed: int) -> Progress:
+    """The progress, with the rate over the last RATE_SECONDS of the phase."""
+    verify = not pieces.missing
+    done = hashed if verify else pieces.bytes()
     now = time.monotonic()
-    if meter and meter[-1][1] > done:
-        meter.clear()  # the phase changed, or a damaged piece is fetched again
-    meter.append((now, done))
-    while now - meter[0][0] > RATE_SECONDS:
-        meter.popleft()
-    since, before = meter[0]
+    if rates and rates[-1][1] > done:
+        rates.clear()  # the phase changed, or a damaged piece is fetched again
+    rates.append((now, done))
+    while now - rates[0][0] > RATE_SECONDS:
+        rates.popleft()
+    since, before = rates[0]
     rate = (done - before) / (now - since) if now > since else 0.0
-    return Progress(done, job.pieces.size, resumed, rate, "verify" if verify else "download")
+    return Progress(done, pieces.size, resumed, rate, "verify" if verify else "download")

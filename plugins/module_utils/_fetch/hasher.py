@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sha256 of a file while it arrives: a thread that follows the pieces in order, and reads what is not in memory.
+"""The sha256 of a file while it arrives: a thread that hashes the pieces in order.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -11,37 +11,29 @@ import hashlib
 import os
 import threading
 
-from .buffers import Blocks, page_aligned
+from .buffers import page_aligned
 from .part_file import Part
 from .pieces import Piece, Pieces
 
-# Less would fit into a nearer cache of the core, and cost more for the turns that the threads of an interpreter take.
 READ = 1 << 20
 
 
-class Frontier(threading.Thread):
-    """Hashes piece after piece; ``digest`` is the sha256 once it ended well.
+class Hasher(threading.Thread):
+    """Hashes one piece after the other. ``digest`` is the sha256 after a successful end.
 
-    The state after each piece is the sha256 of the file so far, for nothing: the journal gets it. It has those of an
-    earlier fetch: a piece that was right then and reads differently now was damaged on the disk, and is fetched again,
-    alone.
+    The state after each piece is the sha256 of the file so far; the journal records it. If the journal of an earlier
+    fetch has another sha256 for a piece, the disk has damaged this piece, and it alone is fetched again.
     """
 
-    def __init__(
-        self,
-        part: Part,
-        pieces: Pieces,
-        blocks: Blocks,
-    ) -> None:
+    def __init__(self, part: Part, pieces: Pieces) -> None:
         super().__init__(name="sha256", daemon=True)
-        self._source = os.dup(part.handle)
+        self._handle = os.dup(part.handle)
         self._part = part
         self._pieces = pieces
-        self._blocks = blocks
-        self._known = dict(part.facts.prefix)
+        self._expected = dict(part.facts.prefix)
         self._buffer = page_aligned(READ)
+        self._fetched_again: list[int] = []
         self.hashed = 0
-        self.repaired: list[int] = []
         self.digest: str | None = None
 
     def run(self) -> None:
@@ -57,54 +49,48 @@ class Frontier(threading.Thread):
         except BaseException as failure:  # pylint: disable=broad-exception-caught  # the fetching thread raises it
             self._pieces.fail(failure)
         finally:
-            self._blocks.hashing(False)
-            os.close(self._source)
+            os.close(self._handle)
 
     def _next(self, before: hashlib._Hash, piece: Piece) -> hashlib._Hash | None:
-        """The state after ``piece``, as soon as it is whole and right; None if the fetch failed."""
-        while True:
-            with self._pieces.changed:
-                while not self._pieces.whole(piece.index) and not self._pieces.stopped:
-                    self._blocks.hashing(False)
-                    self._pieces.changed.wait()
-                if self._pieces.stopped:
-                    return None
+        """The state after ``piece``, when it is whole and right; None if the fetch failed."""
+        while self._wait_for(piece):
             state = before.copy()
-            self._blocks.hashing(True)
             self._add(state, piece)
             digest = state.copy().hexdigest()
-            expected = self._known.get(piece.index)
+            expected = self._expected.get(piece.index)
             if expected and expected != digest:
-                if piece.index not in self.repaired:
-                    self.repaired.append(piece.index)
+                if piece.index not in self._fetched_again:
+                    self._fetched_again.append(piece.index)
                     self.hashed = piece.start
                     self._pieces.reopen(piece.index)
                     continue
-                self._known.clear()  # fetched again and the same: it is the old record that is wrong
+                self._expected.clear()  # the same again: the record is wrong
             if expected != digest:
                 self._part.journal.note(piece.index, digest)
             return state
+        return None
+
+    def _wait_for(self, piece: Piece) -> bool:
+        """Whether ``piece`` is whole; False if the fetch ended before."""
+        with self._pieces.changed:
+            while not self._pieces.is_whole(piece.index) and not self._pieces.stopped:
+                if self._pieces.hashing:
+                    self._pieces.hashing = False
+                    self._pieces.changed.notify_all()
+                self._pieces.changed.wait()
+            self._pieces.hashing = not self._pieces.stopped
+            return self._pieces.hashing
 
     def _add(self, state: hashlib._Hash, piece: Piece) -> None:
-        at = piece.start
-        # What another process writes to the same part as well is not what we have in memory, but what is in the file.
-        alone = self._part.is_ours_alone()
-        while at < piece.end:
-            held = self._blocks.pop(at)
-            if held and alone:
-                block, data = held
-                state.update(data)
-                at += len(data)
+        # If another process writes to the same part, the file may have other bytes than the buffer.
+        if piece.buffer is not None and self._part.is_ours_alone():
+            state.update(piece.buffer[: piece.end - piece.start])
+        else:
+            for at in range(piece.start, piece.end, READ):
+                block = self._buffer[: piece.end - at]
+                if os.preadv(self._handle, [block], at) != len(block):
+                    raise OSError(f"the part ends before byte {at + len(block)}: another program truncated it")
+                state.update(block)
                 self.hashed = at
-            if held:
-                self._blocks.give(held[0])
-            if held and alone:
-                continue
-            end = min(piece.end, (alone and self._blocks.next(at)) or piece.end)
-            count = os.preadv(self._source, [self._buffer[: end - at]], at)
-            if count == 0:
-                raise OSError(f"the partial file ends at byte {at}: it was cut from outside")
-            state.update(self._buffer[:count])
-            at += count
-            self.hashed = at
-        self._blocks.forget(piece.end)
+        self.hashed = piece.end
+        self._pieces.hashed(piece)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One HTTP range request, and what its answer means.
+"""HTTP range requests, and the meaning of their responses.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import re
 import socket
 import ssl
@@ -21,46 +22,33 @@ from urllib.parse import urljoin
 
 try:
     import requests
-    from urllib3.exceptions import HTTPError, ReadTimeoutError
+    from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 except ImportError:  # the module reports it with missing_required_lib before anything here is called
     requests = None  # type: ignore[assignment]
-    HTTPError = ReadTimeoutError = OSError  # type: ignore[assignment,misc]
+    HTTPError = NewConnectionError = ReadTimeoutError = OSError  # type: ignore[assignment,misc]
 
-from .source import Address, FetchError, Place, origin, redact
+from .source import Address, Rejected, Retry, Upstream, origin, redact
 
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECTS_MAX = 10
 CONNECT_TIMEOUT = 15.0
-ERROR_TEXT = 400
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "gpufleet.llamacpp"}
+ERROR_TEXT_MAX = 400
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-class Retry(Exception):
-    """Worth asking again; ``after`` is the server's own wish in seconds, if it told one."""
-
-    def __init__(self, words: str, after: float | None = None) -> None:
-        super().__init__(words)
-        self.after = after
-
-
-class Refused(Exception):
-    """Asking the same again is of no use; ``denied``: a fresh signature or token may help."""
-
-    def __init__(self, words: str, address: Address, denied: bool = False) -> None:
-        super().__init__(words)
-        self.address = address
-        self.denied = denied
-
-
-class Changed(Exception):
-    """The file at the source is not the one that we began with."""
+class SourceChanged(Exception):
+    """The source has another version of the file than at the start of the fetch."""
 
 
 @dataclass
-class Answer:
-    """A good answer whose body is still to be read: bytes [start, end) of ``total``; ``end`` is None if nobody said."""
+class Response:
+    """A good response with an unread body: bytes [start, end) of ``total``. ``end`` and ``total`` may be unknown.
 
-    response: Any
+    ``ranged``: it is the range that was asked for, and not the whole file.
+    """
+
+    raw: Any
     start: int
     end: int | None
     total: int | None
@@ -68,61 +56,41 @@ class Answer:
     validator: str | None
     url: str
     headers: Mapping[str, str]
-    _socket: Any = None
 
-    @property
-    def body(self) -> Any:
-        """The standard library's response inside that of requests.
+    def read(self, into: memoryview) -> int:
+        """Fill ``into`` with the next bytes of the body. Returns their number, which is smaller at the body's end.
 
-        It reads into memory that we have; urllib3 makes new memory for each read, which may cost more than the rest.
+        This reads from the standard library's response. The readinto() of urllib3 allocates memory for each read: row
+        ``plain`` took 17 % more processor time with it.
         """
-        return self.response.raw._original_response
-
-    def fill(self, into: memoryview) -> int:
-        """Read the next bytes of the body into all of ``into`` and return their number, fewer at the body's end.
-
-        TLS gives 16 KiB at a time. Each of those costs less when it is asked of the socket itself, and not
-        through the buffer and the file that the standard library puts around it.
-        """
-        body = self.body
-        if body.chunked or body.length is None or body.fp is None:
-            return int(body.readinto(into))
-        count = 0
-        if self._socket is None:
-            # What came together with the header lies in the buffer, which is empty when just that was taken out.
-            waiting = len(body.fp.peek())
-            count = int(body.readinto(into[:waiting]))
-            if count == waiting and body.fp is not None:
-                self._socket = getattr(body.fp.raw, "_sock", None)
-            if self._socket is None:
-                return count
-        wanted = count + min(len(into) - count, body.length)
-        before = count
-        tls = isinstance(self._socket, ssl.SSLSocket)
-        while count < wanted:
-            rest = into[count:wanted]
-            got = self._socket.read(wanted - count, rest) if tls else self._socket.recv_into(rest)
-            if not got:
-                break
-            count += got
-        body.length -= count - before
-        if not body.length:
-            body.readinto(into[:1])  # nothing is left to be read; it notices that, and gives the connection back
-        return count
+        return int(self.raw._original_response.readinto(into))
 
     def close(self) -> None:
-        self.response.close()
+        """Keep the connection for the next request if the body was read to its end, else close it."""
+        if not self.raw.closed:
+            self.raw.close()
+        self.raw.release_conn()
 
-    def cut(self) -> None:
-        """End the connection under a read of another thread, which then fails."""
-        with contextlib.suppress(OSError, AttributeError):  # it is over already
-            connection = self.body.fp.raw._sock
-            # Not its own shutdown: one of TLS takes the decryption away from under that thread.
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    def abort(self) -> None:
+        """End the connection while another thread reads from it. The read then fails."""
+        # Through a duplicate: shutdown() of a TLS socket would remove the TLS state that the other thread is using.
+        try:
+            connection = socket.socket(fileno=os.dup(self.raw.fileno()))
+        except (OSError, AttributeError, ValueError):  # the response is closed already
+            return
+        with connection, contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def new_session() -> Any:
+    """A requests.Session that sends our Authorization header. Without this it would send what ~/.netrc has instead."""
+    session = requests.Session()
+    session.auth = lambda request: request
+    return session
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
-    """What If-Range may hold (RFC 9110, 13.1.5): a strong ETag, else the date of the last change."""
+    """The value for If-Range (RFC 9110, 13.1.5): a strong ETag, else Last-Modified, else None."""
     etag = headers.get("ETag", "").strip()
     if etag and not etag.startswith("W/"):
         return etag
@@ -130,7 +98,7 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds that the server asks us to wait: Retry-After (seconds or date), else ``t=`` of RateLimit, else None."""
+    """The seconds that the server asks to wait: Retry-After, else ``t=`` of RateLimit, else None."""
     text = headers.get("Retry-After", "").strip()
     if text.isdigit():
         return float(text)
@@ -144,7 +112,7 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 
 def content_range(text: str) -> tuple[int, int, int | None] | None:
-    """(start, end exclusive, total or None) of a Content-Range header; None if it is none."""
+    """(start, end exclusive, total or None) of a Content-Range header; None if it is not valid."""
     found = _CONTENT_RANGE.fullmatch(text.strip())
     if not found:
         return None
@@ -152,110 +120,86 @@ def content_range(text: str) -> tuple[int, int, int | None] | None:
     return int(found.group(1)), int(found.group(2)) + 1, total
 
 
-def cause_of(broken: BaseException, url: str, secrets: Mapping[str, str]) -> str:
-    """The cause inside an exception of requests or urllib3, whose own text has the whole URL in it, and no secret."""
-    cause: BaseException = broken
+def cause_of(failure: BaseException) -> BaseException:
+    """The first cause of an exception of requests or urllib3, whose own text repeats the whole URL."""
     while True:
-        inner = getattr(cause, "reason", None) or next(iter(cause.args), None)
-        if not isinstance(inner, BaseException):
-            break
-        cause = inner
-    text = redact(str(cause) or type(cause).__name__, url, secrets)
-    return re.sub(r"^.*?>: |^\(?'?Connection aborted\.'?, ", "", text)
+        inner = [getattr(failure, "reason", None), *failure.args, failure.__cause__]
+        if isinstance(failure, NewConnectionError):
+            inner.append(failure.__context__)  # urllib3 1.26 has the cause of this one in its text only
+        causes = [one for one in inner if isinstance(one, BaseException)]
+        if not causes:
+            return failure
+        failure = causes[0]
 
 
-def _amount(count: int | None) -> str:
-    return "an unknown number of bytes" if count is None else f"{count} bytes"
+def describe(failure: BaseException, timeout: float, url: str, headers: Mapping[str, str]) -> str:
+    """Why a request failed, without secrets."""
+    if isinstance(failure, requests.exceptions.ConnectTimeout):
+        return f"no connection in {min(CONNECT_TIMEOUT, timeout):g} s"
+    if isinstance(failure, (socket.timeout, ReadTimeoutError, requests.exceptions.ReadTimeout)):
+        return f"not one byte in {timeout:g} s"
+    cause = cause_of(failure)
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return redact(text or type(cause).__name__, url, headers)
 
 
-def failed(place: Place, failure: Retry, began: float, generation: int, spare: bool) -> None:
-    """Count a failure that may pass; where the server asked for no patience, its redirects may lead elsewhere now."""
-    if failure.after is None:
-        place.forget(generation)
-    place.failed(str(failure), began, failure.after, spare)
-
-
-def refused(place: Place, failure: Refused) -> Address | None:
-    """A fresh address to ask once more at; where there is none, or that was one, the place is dropped."""
-    try:
-        address = place.renew(failure.address, failure.denied)
-    except FetchError as unresolved:
-        place.drop(f"{failure}; and no fresh address: {unresolved}")
-        return None
-    if address is None:
-        place.drop(str(failure))
-    return address
-
-
-class Client:
-    """The connections of one thread; ``ca_path`` is a bundle or folder of certificates, ``timeout`` in seconds."""
+class RangeClient:
+    """The connections of one thread. ``ca_path``: a file or folder of certificates; ``timeout``: in seconds."""
 
     def __init__(self, ca_path: str | None, timeout: float) -> None:
-        self._session = requests.Session()
-        # Without this, requests would replace our Authorization by what ~/.netrc has for the host.
-        self._session.auth = lambda request: request
+        self._session = new_session()
         self._verify = ca_path or True
         self._timeout = timeout
 
     def close(self) -> None:
         self._session.close()
 
-    def ask(
+    def request(
         self,
-        place: Place,
+        upstream: Upstream,
         start: int,
         end: int | None,
         total: int | None,
         if_range: str | None = None,
         address: Address | None = None,
-    ) -> Answer:
-        """Request bytes [start, end) of a file of ``total`` bytes (None: not known yet); ``end`` None: the whole file.
+    ) -> Response:
+        """Ask for bytes [start, end) of a file of ``total`` bytes (None: unknown); ``end`` None: for the whole file.
 
-        At ``address``, else where the place says. Raises Retry, Refused or Changed. An answer to the whole file where a
-        range was asked is returned with ``ranged`` False.
+        ``address``: where, if not at the upstream's current address. Raises Retry, Rejected or SourceChanged.
         """
-        try:
-            asked = address or place.address()
-        except FetchError as unresolved:
-            nowhere = Address(place.source.url, {}, place.generation, True)
-            raise Refused(f"no fresh address: {unresolved}", nowhere) from None
+        asked = address or upstream.address()
         url, headers = asked.url, asked.headers
-        send = {"Accept-Encoding": "identity", "User-Agent": "gpufleet.llamacpp"}
+        sent = dict(HEADERS)
         if end is not None:
-            send["Range"] = f"bytes={start}-{end - 1}"
+            sent["Range"] = f"bytes={start}-{end - 1}"
             if if_range is not None:
-                send["If-Range"] = if_range
+                sent["If-Range"] = if_range
         for _hop in range(REDIRECTS_MAX + 1):
-            response = self._get(url, {**send, **headers}, asked)
-            target = self._session.get_redirect_target(response)
+            answer = self._get(url, {**sent, **headers}, asked)
+            target = self._session.get_redirect_target(answer)
             if target is None:
                 break
-            response.close()
+            answer.close()
             target = urljoin(url, target)
             if origin(target) != origin(url):
                 headers = {}
             url = target
         else:
-            raise Refused(f"more than {REDIRECTS_MAX} redirects", asked)
+            raise Rejected(f"more than {REDIRECTS_MAX} redirects", asked)
         try:
-            answer = self._meaning(response, url, headers, asked, start, end, total, if_range)
+            response = self._check(answer, url, headers, asked, start, end, total, if_range)
         except BaseException:
-            response.close()
+            answer.close()
             raise
-        place.settle(asked, url, headers)
-        return answer
+        upstream.settle(asked, url, headers)
+        return response
 
-    def read(self, answer: Answer, into: memoryview) -> int:
-        """As Answer.fill; raises Retry."""
+    def read(self, response: Response, into: memoryview) -> int:
+        """The same as Response.read, but raises Retry."""
         try:
-            return answer.fill(into)
-        except (HTTPError, HTTPException, OSError) as broken:
-            raise Retry(self._words(broken, answer.url, answer.headers)) from None
-
-    def finish(self, answer: Answer) -> None:
-        """Let the connection serve the next request, if nothing of the body is left."""
-        if answer.body.isclosed():
-            answer.response.raw.release_conn()
+            return response.read(into)
+        except (HTTPError, HTTPException, OSError) as failure:
+            raise Retry(describe(failure, self._timeout, response.url, response.headers)) from None
 
     def _get(self, url: str, headers: Mapping[str, str], asked: Address) -> Any:
         try:
@@ -267,24 +211,18 @@ class Client:
                 timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
                 verify=self._verify,
             )
-        except requests.exceptions.SSLError as broken:
-            words = self._words(broken, url, headers)
-            if "CERTIFICATE_VERIFY_FAILED" in words:
-                raise Refused(f"{words}; if the certificate is right, give its authority as ca_path", asked) from None
-            raise Retry(words) from None
-        except ValueError as broken:  # no URL, or of a scheme that requests does not know
-            raise Refused(self._words(broken, url, headers), asked) from None
-        except (requests.exceptions.RequestException, HTTPError, OSError) as broken:
-            raise Retry(self._words(broken, url, headers)) from None
+        except (requests.exceptions.RequestException, HTTPError, OSError, ValueError) as failure:
+            text = describe(failure, self._timeout, url, headers)
+            if isinstance(cause_of(failure), ssl.SSLCertVerificationError):
+                text += "; if the certificate is right, set ca_path to its certificate authority"
+                raise Rejected(text, asked) from None
+            if isinstance(failure, ValueError):  # not a URL, or one that requests does not support
+                raise Rejected(text, asked) from None
+            raise Retry(text) from None
 
-    def _words(self, broken: BaseException, url: str, headers: Mapping[str, str]) -> str:
-        if isinstance(broken, (socket.timeout, ReadTimeoutError, requests.exceptions.ReadTimeout)):
-            return f"not one byte in {self._timeout:g} s"
-        return cause_of(broken, url, headers)
-
-    def _meaning(
+    def _check(
         self,
-        response: Any,
+        answer: Any,
         url: str,
         headers: Mapping[str, str],
         asked: Address,
@@ -292,48 +230,51 @@ class Client:
         end: int | None,
         total: int | None,
         if_range: str | None,
-    ) -> Answer:
-        status, got = response.status_code, response.headers
+    ) -> Response:
+        status, got = answer.status_code, answer.headers
+        validator = validator_of(got)
         if status == 416 and got.get("Content-Range", "").strip() == "bytes */0" and start == 0 and total in (None, 0):
-            return Answer(response, 0, 0, 0, True, validator_of(got), url, headers)
+            return Response(answer.raw, 0, 0, 0, True, validator, url, headers)
         if status not in (200, 206):
-            words = self._refusal(response, url, headers)
+            text = self._error_text(answer, url, headers)
             if status >= 500 or status in (408, 425, 429):
-                raise Retry(words, retry_after(got) if status in (429, 503) else None)
-            raise Refused(words, asked, denied=status in (401, 403))
+                raise Retry(text, retry_after(got) if status in (429, 503) else None)
+            raise Rejected(text, asked, denied=status in (401, 403))
         if got.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-            words = f"answered with Content-Encoding {got['Content-Encoding']} where identity was asked"
-            raise Refused(words, asked)
+            raise Rejected(f"answered with Content-Encoding {got['Content-Encoding']}; expected identity", asked)
         if got.get("Content-Type", "").lower().startswith("text/html"):
             raise Retry("answered with an HTML page instead of the file (a login or error page?)")
-        validator = validator_of(got)
         if if_range is not None and (validator or if_range) != if_range:
-            raise Changed(f"the file changed at its source while it was fetched: {if_range} became {validator}")
+            raise SourceChanged(f"the file changed at its source during the fetch: {if_range} became {validator}")
         if status == 200:
             length = got.get("Content-Length", "")
             size = int(length) if length.isdigit() else None
             if None not in (size, total) and size != total:
-                raise Refused(f"has {_amount(size)} where {total} are expected; another file or revision?", asked)
-            return Answer(response, 0, size, size, False, validator, url, headers)
+                raise Rejected(_wrong_size(size, total), asked)
+            return Response(answer.raw, 0, size, size, False, validator, url, headers)
         found = content_range(got.get("Content-Range", ""))
         if found is None or end is None:
             raise Retry(f"answered 206 with Content-Range {got.get('Content-Range')!r} to a request for {start}-{end}")
         if total is not None and found[2] not in (None, total):
-            raise Refused(f"has {_amount(found[2])} where {total} are expected; another file or revision?", asked)
+            raise Rejected(_wrong_size(found[2], total), asked)
         if found[0] != start or not start < found[1] <= end:
-            raise Retry(f"answered with bytes {found[0]}-{found[1] - 1} where {start}-{end - 1} were asked")
-        return Answer(response, start, found[1], found[2], True, validator, url, headers)
+            raise Retry(f"answered with bytes {found[0]}-{found[1] - 1}; expected {start}-{end - 1}")
+        return Response(answer.raw, start, found[1], found[2], True, validator, url, headers)
 
-    def _refusal(self, response: Any, url: str, headers: Mapping[str, str]) -> str:
-        """The status and the beginning of what the server says about it."""
-        words = f"HTTP {response.status_code} {response.reason or ''}".strip()
-        said = response.headers.get("X-Error-Message", "")
-        if not said:
+    def _error_text(self, answer: Any, url: str, headers: Mapping[str, str]) -> str:
+        """The status, and the start of what the server says about it."""
+        text = f"HTTP {answer.status_code} {answer.reason or ''}".strip()
+        message = answer.headers.get("X-Error-Message", "")
+        if not message:
             try:
-                said = response.raw.read(16 * ERROR_TEXT, decode_content=True).decode("utf-8", "replace")
+                message = answer.raw.read(16 * ERROR_TEXT_MAX, decode_content=True).decode("utf-8", "replace")
             except (HTTPError, OSError):
-                said = ""
-            if "html" in response.headers.get("Content-Type", "").lower() or "<html" in said.lower():
-                said = re.sub(r"(?is)<(script|style).*?</\1>|<[^>]*>", " ", said)
-        said = re.sub(r"\s+", " ", redact(said, url, headers)).strip()[:ERROR_TEXT]
-        return f"{words}: {said}" if said else words
+                message = ""
+            if "html" in answer.headers.get("Content-Type", "").lower() or "<html" in message.lower():
+                message = re.sub(r"(?is)<(script|style).*?</\1>|<[^>]*>", " ", message)
+        message = re.sub(r"\s+", " ", redact(message, url, headers)).strip()[:ERROR_TEXT_MAX]
+        return f"{text}: {message}" if message else text
+
+
+def _wrong_size(size: int | None, expected: int | None) -> str:
+    return f"has {size} bytes; expected {expected}. Is it another file or revision?"

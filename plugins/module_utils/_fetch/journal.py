@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The journals of a partial file: which of its bytes are safely on the disk, so that they need not be fetched again.
+"""The journals of a part file: which of its bytes are durable, so that they need not be fetched again.
 
-A journal is text, one line a fact, each under its own checksum; a line that does not add up is ignored, which costs
-bandwidth and nothing else. Every process writes its own and reads everybody's, so that no lock is needed.
+A journal is text. Each line has one fact and its own checksum; a line with a wrong checksum is ignored, and its bytes
+are fetched again. Each process writes its own journal and reads all of them, so no lock is needed.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -26,7 +26,7 @@ from .._host.files import remove, sync_folder
 
 @dataclass(frozen=True)
 class Header:
-    """What a journal speaks of; ``inode``: of the very file, not of one that has its name now."""
+    """What a journal is about. ``inode`` is that of the part: another file may have its name later."""
 
     content: str
     size: int
@@ -39,7 +39,7 @@ class Header:
 
 @dataclass
 class Facts:
-    """``have``: chunk -> bytes from its start on the disk; ``prefix``: chunk -> sha256 of the file up to its end."""
+    """``have``: chunk -> durable bytes from its start; ``prefix``: chunk -> sha256 of the file up to its end."""
 
     have: dict[int, int] = field(default_factory=dict)
     prefix: dict[int, str] = field(default_factory=dict)
@@ -48,18 +48,18 @@ class Facts:
         for index, count in other.have.items():
             self.have[index] = max(count, self.have.get(index, 0))
         for index, digest in other.prefix.items():
-            # Where two processes disagree one of them read something bad; neither is a witness then.
+            # If two processes disagree, one of them read something wrong: use neither.
             if self.prefix.setdefault(index, digest) != digest:
                 self.prefix[index] = ""
 
 
 def line(body: str) -> str:
-    """``body`` under its checksum."""
+    """``body`` with its checksum."""
     return f"{zlib.crc32(body.encode()):08x} {body}\n"
 
 
 def bodies(data: bytes) -> Iterable[str]:
-    """The bodies of the lines whose checksum is right; None of the others is looked at."""
+    """The bodies of the lines with a right checksum."""
     for raw in data.split(b"\n")[:-1]:
         checksum, dummy, body = raw.partition(b" ")
         if checksum == b"%08x" % zlib.crc32(body):
@@ -67,7 +67,7 @@ def bodies(data: bytes) -> Iterable[str]:
 
 
 def read(data: bytes, header: Header) -> Facts | None:
-    """The facts in a journal, or None if it is about something else."""
+    """The facts in a journal; None if it is about another part."""
     facts = Facts()
     lines = iter(bodies(data))
     if next(lines, None) != header.body():
@@ -83,17 +83,17 @@ def read(data: bytes, header: Header) -> Facts | None:
 
 
 def host_name() -> str:
-    """This host in the name of a file."""
+    """This host's name, as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32] or "host"
 
 
 def journals(part: str) -> list[str]:
-    """The journals of everybody who fetches or fetched into ``part``."""
+    """The journals of all processes that fetch or fetched into ``part``."""
     return sorted(glob.glob(glob.escape(part) + ".journal.*"))
 
 
-def owner_lives(path: str) -> bool:
-    """Whether the process in the name of ``path`` may still run; of another host's nothing is known, so it may."""
+def owner_may_run(path: str) -> bool:
+    """Whether the process in the name of ``path`` may be running. Always true for a process of another host."""
     found = re.search(r"\.(?:journal|done)\.([A-Za-z0-9-]+)\.(\d+)(?:\.[0-9a-f]+)?$", path)
     if not found or found[1] != host_name():
         return True
@@ -107,29 +107,29 @@ def owner_lives(path: str) -> bool:
 
 
 def gather(part: str, header: Header) -> Facts:
-    """What all journals beside ``part`` know about it. Raises OSError only for a folder that cannot be read."""
+    """The facts of all journals beside ``part``. Raises OSError only if the folder cannot be read."""
     facts = Facts()
     for path in journals(part):
         try:
             with open(path, "rb") as file:
                 found = read(file.read(), header)
         except OSError:
-            continue  # it may just have been removed by its owner
+            continue  # its owner may just have removed it
         if found is not None:
             facts.merge(found)
     return facts
 
 
 class Journal:
-    """This process's own journal; every method may be called by any thread."""
+    """The journal of this process. Every method may be called by any thread."""
 
     def __init__(self, part: str, header: Header, facts: Facts) -> None:
-        """Begin it with what is known already; on return it is on the disk. Raises OSError."""
+        """Create it with the known facts, durably. Raises OSError."""
         self.path = f"{part}.journal.{host_name()}.{os.getpid()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             self._handle = os.open(self.path, flags, 0o644)
-        except FileExistsError:  # the number is another process's again, or that of a process in another container
+        except FileExistsError:  # of an earlier process with this number, or of one in another container
             self.path += f".{secrets.token_hex(4)}"
             self._handle = os.open(self.path, flags, 0o644)
         self._lock = threading.Lock()
@@ -137,17 +137,17 @@ class Journal:
         self._have: dict[int, int] = {}
         prefixes = [f"prefix {index} {digest}" for index, digest in facts.prefix.items() if digest]
         self._append([header.body(), *prefixes], False)
-        self.claim(facts.have.items())
+        self.record(facts.have.items())
         sync_folder(os.path.dirname(self.path) or ".")
 
-    def claim(self, have: Iterable[tuple[int, int]]) -> None:
-        """Say durably that these (chunk, bytes from its start) are on the disk, as they are. Raises OSError."""
+    def record(self, have: Iterable[tuple[int, int]]) -> None:
+        """Record durably that these (chunk, bytes from its start) are durable. Raises OSError."""
         news = [(index, count) for index, count in have if count > self._have.get(index, 0)]
         self._have.update(news)
         self._append([f"have {index} {count}" for index, count in news], True)
 
     def note(self, index: int, digest: str) -> None:
-        """Say that the file up to the end of chunk ``index`` has this sha256; becomes durable with the next claim."""
+        """Record the sha256 of the file up to the end of chunk ``index``. The next record() makes this durable."""
         self._append([f"prefix {index} {digest}"], False)
 
     def _append(self, lines: list[str], sync: bool) -> None:

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The partial file beside its destination: named after its content, full-sized from the start, shared by all who fetch
-it.
+"""The part file beside a destination: named after its content, full-sized from the start, shared by all processes that
+fetch it.
 
-Writers of the same content write the same bytes at the same places and never truncate, so processes need no lock
-between them.
+Writers of the same content write the same bytes at the same offsets and never truncate, so they need no lock.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -21,27 +20,27 @@ import stat
 import time
 
 from .._host.files import remove, sync_folder
-from .direct import ALIGN
-from .journal import Facts, Header, Journal, gather, host_name, journals, owner_lives
+from .buffers import ALIGN
+from .journal import Facts, Header, Journal, gather, host_name, journals, owner_may_run
 
-# Another host may be at work in a part of which we see only that its journal grows. After this many seconds of silence
-# it is not.
+# A process of another host is visible only by its growing journal. After this many seconds without a change it is taken
+# for dead.
 SILENCE = 3600.0
-# Digits of the content's digest in the part's name.
+# The digits of the content's digest in the name of a part.
 KEY = 16
 
 
-class Gone(Exception):
-    """The part was taken away under us: another process delivered, replaced or discarded it."""
+class PartLost(Exception):
+    """Another process delivered, replaced or removed the part."""
 
 
 def content_id(sha256: str | None, validator: str | None) -> str:
-    """What a part is named after: the digest of its content, or what the server says its version is."""
+    """What a part is named after: the sha256 of its content, else the version that the server gives."""
     return f"sha256:{sha256}" if sha256 else f"validator:{validator}"
 
 
 def part_path(destination: str, content: str) -> str:
-    """Where the content of that content_id is gathered before it becomes ``destination``."""
+    """The part of the content with that content_id for ``destination``."""
     kind, dummy, value = content.partition(":")
     key = value[:KEY] if kind == "sha256" else hashlib.sha256(content.encode()).hexdigest()[:KEY]
     return f"{_stem(destination)}.{key}.part"
@@ -49,17 +48,16 @@ def part_path(destination: str, content: str) -> str:
 
 def _stem(destination: str) -> str:
     folder, name = os.path.split(destination)
-    # The file system allows 255 bytes for a name; ours has the journal's host and process behind it.
+    # A file name may have 255 bytes, and the journal's name ends with host and process.
     short = name.encode()[:120].decode("utf-8", "ignore")
     return os.path.join(folder, f".{short}")
 
 
 def allocate(handle: int, size: int) -> None:
-    """Give the open file ``size`` bytes of disk, at least in name; never shrinks it. Raises OSError (ENOSPC, EDQUOT,
-    EFBIG).
+    """Reserve ``size`` bytes of disk for the open file, or at least set its size. Never shrinks it.
 
-    The C library's posix_fallocate writes the whole file where the file system has no fallocate(2); so that is called
-    itself.
+    Raises OSError (ENOSPC, EDQUOT, EFBIG). This calls fallocate(2) itself: where the file system has none, the
+    posix_fallocate of the C library writes the whole file.
     """
     call = ctypes.CDLL(None, use_errno=True).fallocate
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -81,47 +79,44 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def discard_abandoned(destination: str, keep: str | None = None) -> list[str]:
-    """Remove what fetches of other contents left beside ``destination``, unless one may be at work; the paths."""
-    removed = []
+def discard_abandoned(destination: str, keep: str) -> None:
+    """Remove the parts of other contents beside ``destination``, unless a process may be fetching them."""
     for path in glob.glob(f"{glob.escape(_stem(destination))}.{'[0-9a-f]' * KEY}.part"):
-        if path == keep or any(_at_work(one) for one in journals(path)):
+        if path == keep or any(_is_in_use(one) for one in journals(path)):
             continue
-        for one in [*journals(path), *_delivering(path), path]:
+        for one in [*journals(path), *_deliveries(path), path]:
             remove(one)
-        removed.append(path)
-    return removed
 
 
-def _delivering(part: str) -> list[str]:
-    """The second names that a part has for the moment of its delivery."""
+def _deliveries(part: str) -> list[str]:
+    """The second names that a part has while it is delivered."""
     return glob.glob(glob.escape(part) + ".done.*")
 
 
 def _recover(part: str) -> None:
-    """Undo a delivery that a crash cut short."""
-    for path in _delivering(part):
-        if owner_lives(path):
+    """Undo an interrupted delivery."""
+    for path in _deliveries(part):
+        if owner_may_run(path):
             continue
         try:
-            # Where it is the part's only name (no hard links), it becomes the part again; else this does nothing.
+            # If this is the only name of the part (no hard links), the part gets its own name again.
             os.rename(path, part) if _identity(part) is None else os.unlink(path)
         except FileNotFoundError:
             continue
 
 
-def _at_work(journal: str) -> bool:
+def _is_in_use(journal: str) -> bool:
     try:
-        return owner_lives(journal) and time.time() - os.stat(journal).st_mtime < SILENCE
+        return owner_may_run(journal) and time.time() - os.stat(journal).st_mtime < SILENCE
     except OSError:
         return False
 
 
 class Part:
-    """An open part. ``facts`` is what was on the disk when it was opened."""
+    """An open part. ``facts``: what was durable when it was opened."""
 
     def __init__(self, destination: str, content: str, size: int, chunk: int) -> None:
-        """Open or create it at its full size; raises OSError, and leaves nothing behind if there is no room for it."""
+        """Open or create it at its full size. Raises OSError; without room for it, leaves nothing behind."""
         self.destination = destination
         self.path = part_path(destination, content)
         self.handle, created = prepare(self.path, size)
@@ -129,7 +124,7 @@ class Part:
             found = os.fstat(self.handle)
             self._identity = (found.st_dev, found.st_ino)
             header = Header(content, size, chunk, found.st_ino)
-            old = [] if created else [one for one in journals(self.path) if not owner_lives(one)]
+            old = [] if created else [one for one in journals(self.path) if not owner_may_run(one)]
             self.facts = Facts() if created else gather(self.path, header)
             lengths = {index: min(chunk, size - index * chunk) for index in self.facts.have}
             self.facts.have = {
@@ -138,29 +133,29 @@ class Part:
                 if 0 < count <= lengths[index]
             }
             self.journal = Journal(self.path, header, self.facts)
-            for path in old:  # ours says it all now
+            for path in old:  # the new journal has all their facts
                 remove(path)
         except BaseException:
             os.close(self.handle)
             raise
 
     def is_ours_alone(self) -> bool:
-        """Whether no other process of this host, or of another one, is known to write to it."""
-        return not any(_at_work(path) for path in journals(self.path) if path != self.journal.path)
+        """Whether no other process, on this host or another, is known to write to it."""
+        return not any(_is_in_use(path) for path in journals(self.path) if path != self.journal.path)
 
     def check(self) -> bool:
-        """True while the part is the one that we opened, False if another process delivered it; raises Gone else."""
+        """True while the part is still in place, False if another process delivered it. Otherwise raises PartLost."""
         if _identity(self.path) == self._identity:
             return True
         if _identity(self.destination) == self._identity:
             return False
-        raise Gone(f"{self.path} was taken away by another process")
+        raise PartLost(f"another process removed {self.path}")
 
     def deliver(self) -> None:
-        """Make the whole and proven part the destination, durably; raises OSError or Gone.
+        """Make the whole and verified part the destination, durably. Raises OSError or PartLost.
 
-        Between a look at the part's name and a rename another process may have put a new part there. So the file first
-        gets a name of our own, under which it is looked at again.
+        Another process may put a new part in place between a check and a rename. So the part first gets a name of this
+        process, and is checked under this name.
         """
         os.fsync(self.handle)
         if self.check():
@@ -173,13 +168,13 @@ class Part:
             except OSError:  # a file system without hard links
                 os.rename(self.path, own)
             if own and _identity(own) == self._identity:
-                # Another process that delivers the same file at this moment tidies up behind both of us.
+                # A process that delivers the same file at the same time may have removed it.
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(own, self.destination)
             if own:
-                remove(own)  # a rename onto another name of the same file does nothing, and leaves this one
+                remove(own)  # rename() does nothing if both names are of the same file
             if _identity(self.destination) != self._identity:
-                raise Gone(f"{self.path} was taken away by another process")
+                raise PartLost(f"another process removed {self.path}")
         sync_folder(os.path.dirname(self.destination) or ".")
         if _identity(self.path) == self._identity:
             self.discard()
@@ -187,15 +182,15 @@ class Part:
         self.journal.remove()
 
     def discard(self) -> None:
-        """Keep nothing. Journals go first: a part without them claims nothing, a journal without its part would lie."""
-        for path in [*journals(self.path), *_delivering(self.path)]:
+        """Remove everything. The journals go first: without its part, a journal would be wrong about the next one."""
+        for path in [*journals(self.path), *_deliveries(self.path)]:
             remove(path)
         if _identity(self.path) == self._identity:
             remove(self.path)
         self.close()
 
     def close(self) -> None:
-        """Close what is open; the part and its journals stay for the next fetch."""
+        """Close it. The part and its journals stay for the next fetch."""
         self.journal.close()
         if self.handle >= 0:
             os.close(self.handle)
@@ -203,15 +198,15 @@ class Part:
 
 
 def prepare(path: str, size: int) -> tuple[int, bool]:
-    """Open the part ``path``, or make it; at its full size. Its handle, and whether it is new.
+    """Open the part ``path`` at its full size, or create it. Returns its handle, and whether it is new.
 
-    Raises OSError, and leaves nothing new behind, if there is no room for it.
+    Raises OSError; without room for a new part, leaves nothing behind.
     """
     _recover(path)
     handle, created = _open(path, size)
     try:
         if created:
-            for stale in journals(path):  # of a part that is no more: they would lie about this one
+            for stale in journals(path):  # of an earlier part: they would be wrong about this one
                 remove(stale)
         allocate(handle, size)
     except OSError:
@@ -223,7 +218,7 @@ def prepare(path: str, size: int) -> tuple[int, bool]:
 
 
 def _open(path: str, size: int) -> tuple[int, bool]:
-    """The part's handle, and whether it is new."""
+    """The handle of the part, and whether it is new."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         try:
@@ -237,10 +232,10 @@ def _open(path: str, size: int) -> tuple[int, bool]:
         except OSError as failure:
             if failure.errno != errno.ELOOP:
                 raise
-            remove(path)  # a link: nothing that we would have made, and we write to nobody else's file
+            remove(path)  # a symbolic link: never made by us, and its target is not ours to write
             continue
         found = os.fstat(handle)
         if stat.S_ISREG(found.st_mode) and found.st_size <= size:
             return handle, False
         os.close(handle)
-        remove(path)  # not something that we would have made
+        remove(path)  # never made by us

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which pieces of a file are still to be fetched, and who fetches which.
+"""The pieces of a file: which are missing, who fetches which, and the memory in which they wait to be hashed.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -13,52 +13,63 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .direct import ALIGN, Writer
-from .source import Place
+from .buffers import Writer, piece_buffers
+from .source import Upstream
 
-# An idle worker takes a piece over if its owner would need this many times as long for the rest, and these seconds
-# more.
+# An idle worker takes a piece over if its owner needs this many times as long for the rest, and these seconds more.
 TAKEOVER_FACTOR = 3.0
 TAKEOVER_SECONDS = 2.0
 
 
 @dataclass(eq=False)
 class Piece:
-    """Bytes [start, end) of the file; those before ``at`` are written. Only ``owner`` may write, under ``lock``."""
+    """Bytes [start, end) of the file; those before ``at`` are written. Only ``owner`` may write, under ``lock``.
+
+    ``buffer`` has the written bytes for the hasher; None if it must read them from the file.
+    """
 
     index: int
     start: int
     end: int
     at: int
     owner: object | None = None
-    place: Place | None = None
     began: float = 0.0
     began_at: int = 0
     takeovers: int = 0
+    buffer: memoryview | None = None
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def seconds_left(self, now: float) -> float:
-        """How long the owner will need at the pace that this request had so far; endless before its first byte."""
-        came = self.at - self.began_at
-        return (self.end - self.at) * (now - self.began) / came if came else float("inf")
+        """How long the owner needs at the rate of its request so far; infinite before its first byte."""
+        received = self.at - self.began_at
+        return (self.end - self.at) * (now - self.began) / received if received else float("inf")
 
-    def write(self, owner: object, writer: Writer, data: memoryview, aligned: bool) -> bool:
-        """Write ``data`` where the piece stands; False, and nothing done, if ``owner`` lost it. Raises OSError."""
+    def room(self, owner: object) -> memoryview | None:
+        """The part of the buffer for the next bytes; None if there is no buffer or ``owner`` lost the piece."""
+        with self.lock:
+            if self.owner is not owner or self.buffer is None:
+                return None
+            return self.buffer[self.at - self.start :]
+
+    def write(self, owner: object, writer: Writer, data: memoryview) -> bool:
+        """Write ``data`` at ``at``. Returns False, and writes nothing, if ``owner`` lost the piece. Raises OSError."""
         with self.lock:
             if self.owner is not owner:
                 return False
             while data:
-                count = writer.write(data, self.at, aligned)
+                count = writer.write(data, self.at)
                 self.at += count
                 data = data[count:]
-                aligned = aligned and count % ALIGN == 0
             return True
 
 
 class Pieces:
-    """All pieces of one file. ``changed`` is the condition that every thread of a fetch waits on."""
+    """All pieces of one file. ``changed`` is the condition that the threads of a fetch wait on.
 
-    def __init__(self, size: int, chunk: int, have: Mapping[int, int]) -> None:
+    ``have``: the bytes that each piece has already; ``buffers``: how many pieces can be in memory.
+    """
+
+    def __init__(self, size: int, chunk: int, have: Mapping[int, int], buffers: int = 0) -> None:
         self.changed = threading.Condition()
         self.size = size
         self.all = [
@@ -67,106 +78,133 @@ class Pieces:
         ]
         self.failure: BaseException | None = None
         self.finished = False
+        self.hashing = False  # False while the hasher waits for a piece
         self._todo = [piece.index for piece in self.all if piece.at < piece.end]
-        self._flying: set[Piece] = set()
-        self._open = set(self._todo)
+        self._fetched_now: set[Piece] = set()
+        self._incomplete = set(self._todo)
         self._unclaimed: set[int] = set()
+        # The free buffers, and those of workers that lost their piece but may still read into them.
+        self._buffers = piece_buffers(chunk, min(buffers, len(self.all)))
+        self._lost: dict[object, memoryview] = {}
 
-    def whole(self, index: int) -> bool:
+    def is_whole(self, index: int) -> bool:
         """Whether piece ``index`` is written to its end."""
-        return index not in self._open
+        return index not in self._incomplete
 
     @property
-    def left(self) -> int:
-        """Pieces that are not whole."""
-        return len(self._open)
+    def missing(self) -> int:
+        """The number of pieces that are not whole."""
+        return len(self._incomplete)
 
     @property
-    def flying(self) -> int:
-        """Bytes that are asked for, or about to be, and not written."""
+    def requested(self) -> int:
+        """Bytes that are requested, or will be at once, and not written."""
         with self.changed:
-            return sum(piece.end - piece.at for piece in self._flying)
+            return sum(piece.end - piece.at for piece in self._fetched_now)
 
     def bytes(self) -> int:
         """Bytes of the file that are written."""
         with self.changed:
-            return self.size - sum(self.all[index].end - self.all[index].at for index in self._open)
+            return self.size - sum(self.all[index].end - self.all[index].at for index in self._incomplete)
 
     @property
     def stopped(self) -> bool:
         return self.finished or self.failure is not None
 
-    def take(self, owner: object, place: Place) -> Piece | None:
-        """The first piece that nobody fetches, or one that ``place`` would bring much sooner than who fetches it; None
-        for now.
+    def wait_for_buffer(self) -> None:
+        """Wait for a free buffer while the hasher is busy. The caller holds ``changed``.
 
-        The caller holds ``changed``.
+        A piece without a buffer is read from the disk to be hashed, which takes longer than to wait. But while the
+        hasher itself waits for a slow piece, the other pieces must not wait for the hasher.
+        """
+        while self._todo and not self._buffers and self.hashing and not self.stopped:
+            self.changed.wait(0.5)
+
+    def take(self, owner: object, upstream: Upstream) -> Piece | None:
+        """The first piece that no worker fetches, or one that ``upstream`` would deliver much sooner than its owner.
+
+        None if there is none now. The caller holds ``changed``.
         """
         now = time.monotonic()
         piece = None
         while self._todo and piece is None:
             piece = self.all[heapq.heappop(self._todo)]
-            if self.whole(piece.index):
+            if self.is_whole(piece.index):
                 piece = None
         if piece is None:
-            slow = max(self._flying, key=lambda one: one.seconds_left(now), default=None)
-            # The patience doubles each time: who takes over from a server that is slow to begin must not do so for
-            # ever.
-            if slow is None or now - slow.began < TAKEOVER_SECONDS * 2**slow.takeovers:
+            piece = self._take_over(now, upstream)
+            if piece is None:
                 return None
-            ours = (slow.end - slow.at) / place.rate if place.rate else 0.0
-            if slow.seconds_left(now) < ours * TAKEOVER_FACTOR + TAKEOVER_SECONDS:
-                return None
-            piece = slow
-            piece.takeovers += 1
+        elif self._buffers and piece.buffer is None and piece.at == piece.start:
+            piece.buffer = self._buffers.pop()
         with piece.lock:
-            piece.owner, piece.place = owner, place
-            piece.began, piece.began_at = now, piece.at
-        self._flying.add(piece)
+            piece.owner, piece.began, piece.began_at = owner, now, piece.at
+        self._fetched_now.add(piece)
         self._unclaimed.add(piece.index)
         return piece
 
+    def _take_over(self, now: float, upstream: Upstream) -> Piece | None:
+        slow = max(self._fetched_now, key=lambda one: one.seconds_left(now), default=None)
+        # The time doubles with each takeover, so that a server that is slow to start is not interrupted forever.
+        if slow is None or now - slow.began < TAKEOVER_SECONDS * 2**slow.takeovers:
+            return None
+        ours = (slow.end - slow.at) / upstream.rate if upstream.rate else 0.0
+        if slow.seconds_left(now) < ours * TAKEOVER_FACTOR + TAKEOVER_SECONDS:
+            return None
+        slow.takeovers += 1
+        if slow.buffer is not None:
+            self._lost[slow.owner], slow.buffer = slow.buffer, None
+        return slow
+
     def give_back(self, owner: object, piece: Piece) -> None:
-        """Its owner could not finish it; what is written stays."""
+        """``owner`` is done with the piece. If it is not whole, another worker continues it."""
         with self.changed:
+            self._free(self._lost.pop(owner, None))
             if self._revoke(piece, owner):
                 heapq.heappush(self._todo, piece.index)
                 self.changed.notify_all()
 
     def finish(self, owner: object, piece: Piece) -> None:
-        """Its owner has written all of it."""
+        """``owner`` has written all of the piece."""
         with self.changed:
             if self._revoke(piece, owner):
-                self._open.discard(piece.index)
+                self._incomplete.discard(piece.index)
                 self.changed.notify_all()
 
+    def hashed(self, piece: Piece) -> None:
+        """The piece needs its buffer no more."""
+        with self.changed:
+            self._free(piece.buffer)
+            piece.buffer = None
+
     def reopen(self, index: int) -> None:
-        """What is written of piece ``index`` is not what it should be: fetch it again."""
+        """Piece ``index`` has wrong content: fetch it again."""
         with self.changed:
             piece = self.all[index]
             piece.at = piece.start
-            self._open.add(index)
+            self._incomplete.add(index)
             heapq.heappush(self._todo, index)
             self.changed.notify_all()
 
     def written(self) -> list[tuple[int, int]]:
-        """(index, bytes written) of every piece that was worked at since the last call: what a sync makes safe."""
+        """(index, bytes written) of every piece that was fetched since the last call: what a sync makes durable."""
         with self.changed:
             found = [(index, self.all[index].at - self.all[index].start) for index in sorted(self._unclaimed)]
-            self._unclaimed = {piece.index for piece in self._flying}
+            self._unclaimed = {piece.index for piece in self._fetched_now}
             return found
 
     def done_elsewhere(self) -> None:
-        """Another process has made the file whole."""
+        """Another process has completed the file."""
         with self.changed:
             self._halt()
-            for index in self._open:
+            for index in self._incomplete:
                 self.all[index].at = self.all[index].end
-            self._open.clear()
+                self.all[index].buffer = None
+            self._incomplete.clear()
             self.changed.notify_all()
 
     def fail(self, failure: BaseException) -> None:
-        """End the fetch; the first failure is the one that counts. Nobody writes any more on return."""
+        """End the fetch; the first failure counts. After this no worker writes."""
         with self.changed:
             if not self.stopped:
                 self.failure = failure
@@ -174,17 +212,17 @@ class Pieces:
             self.changed.notify_all()
 
     def finish_all(self) -> None:
-        """End the fetch well."""
+        """End the fetch: the file is whole."""
         with self.changed:
             self.finished = True
             self._halt()
             self.changed.notify_all()
 
     def _halt(self) -> None:
-        for piece in list(self._flying):
+        for piece in list(self._fetched_now):
             with piece.lock:
                 piece.owner = None
-        self._flying.clear()
+        self._fetched_now.clear()
         self._todo.clear()
 
     def _revoke(self, piece: Piece, owner: object) -> bool:
@@ -192,5 +230,10 @@ class Pieces:
             if piece.owner is not owner:
                 return False
             piece.owner = None
-        self._flying.discard(piece)
+        self._fetched_now.discard(piece)
         return True
+
+    def _free(self, buffer: memoryview | None) -> None:
+        if buffer is not None:
+            self._buffers.append(buffer)
+            self.changed.notify_all()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the sources of a file say about it, asked before anything is made on the disk.
+"""What the sources say about a file, before anything is written.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .http_range import Answer, Client, Refused, Retry, failed, refused
-from .source import Address, FetchError, Place, Source
-from .worker import Tally
+from .._result import Problem
+from .http_range import RangeClient, Response
+from .source import Address, FetchError, Rejected, Retry, Source, Upstream
+from .worker import Counters
 
 
 @dataclass(frozen=True)
-class Remote:
-    """What a source says about the file; ``validator`` is its strong ETag or the date of its last change."""
+class RemoteFile:
+    """What a source says about the file. ``validator`` is its strong ETag, else its Last-Modified."""
 
     size: int
     validator: str | None
@@ -26,57 +27,63 @@ class Remote:
     url: str
 
 
-def inspect(source: Source, *, size: int | None = None, ca_path: str | None = None, timeout: float = 30.0) -> Remote:
-    """Ask ``source`` for what it says about its file; changes nothing on the host. Raises FetchError."""
-    return probe([Place(source, False)], size, ca_path, timeout, Tally())[0]
+def inspect(
+    source: Source, *, size: int | None = None, ca_path: str | None = None, timeout: float = 30.0
+) -> RemoteFile:
+    """Ask ``source`` about its file, and write nothing. Raises FetchError."""
+    return probe([Upstream(source, False)], size, ca_path, timeout, Counters())[0]
 
 
 def probe(
-    places: list[Place], size: int | None, ca_path: str | None, timeout: float, tally: Tally
-) -> tuple[Remote, list[Place]]:
-    """What the first place with ranges says about the file, else the first that has it; and the places to use."""
-    client = Client(ca_path, timeout)
-    whole: list[tuple[Remote, Place]] = []
+    upstreams: list[Upstream], size: int | None, ca_path: str | None, timeout: float, counters: Counters
+) -> tuple[RemoteFile, list[Upstream]]:
+    """The file at the first upstream with ranges, else at the first that has it; and the upstreams to use."""
+    client = RangeClient(ca_path, timeout)
+    without_ranges: list[tuple[RemoteFile, Upstream]] = []
     try:
-        for number, place in enumerate(places):
-            answer = _first_answer(client, place, size, tally, number + 1 < len(places) or bool(whole))
-            if answer is None:
+        for number, upstream in enumerate(upstreams):
+            spare = number + 1 < len(upstreams) or bool(without_ranges)
+            response = _first_byte(client, upstream, size, counters, spare)
+            if response is None:
                 continue
-            answer.close()
-            if answer.total is None:
-                place.drop("does not tell how large the file is")
+            response.close()
+            if response.total is None:
+                upstream.drop("does not say how large the file is")
                 continue
-            remote = Remote(answer.total, answer.validator, answer.ranged, str(place))
-            if answer.ranged:
-                for _remote, other in whole:
-                    other.drop("serves no ranges, where another source does")
-                return remote, places
-            whole.append((remote, place))
+            remote = RemoteFile(response.total, response.validator, response.ranged, str(upstream))
+            if response.ranged:
+                for _remote, other in without_ranges:
+                    other.drop("has no ranges, and another source has")
+                return remote, upstreams
+            without_ranges.append((remote, upstream))
     finally:
         client.close()
-    if not whole:
-        raise FetchError(f"nothing to fetch from: {reasons(places)}. Check the address and the access to it")
-    return whole[0][0], [place for dummy, place in whole]
+    if not without_ranges:
+        remedy = "Check the address and the access to it."
+        raise FetchError(Problem("", f"no source has the file: {reasons(upstreams)}", remedy))
+    return without_ranges[0][0], [upstream for _remote, upstream in without_ranges]
 
 
-def _first_answer(client: Client, place: Place, size: int | None, tally: Tally, spare: bool) -> Answer | None:
-    """The answer to a request for the first byte; None if the place had to be dropped."""
+def _first_byte(
+    client: RangeClient, upstream: Upstream, size: int | None, counters: Counters, spare: bool
+) -> Response | None:
+    """The response to a request for the first byte; None if the upstream had to be dropped."""
     address: Address | None = None
-    while place.dropped is None:
-        time.sleep(max(0.0, place.not_before - time.monotonic()))
-        began, generation = time.monotonic(), place.generation
+    while upstream.dropped is None:
+        time.sleep(max(0.0, upstream.not_before - time.monotonic()))
+        began, generation = time.monotonic(), upstream.generation
         try:
-            return client.ask(place, 0, 1, size, address=address)
+            return client.request(upstream, 0, 1, size, address=address)
         except Retry as failure:
-            tally.retry()
-            failed(place, failure, began, generation, spare)
+            counters.retry()
+            upstream.failed(failure, began, generation, spare)
             address = None
-        except Refused as failure:
-            tally.retry()
-            address = refused(place, failure)
+        except Rejected as failure:
+            counters.retry()
+            address = upstream.new_address(failure)
     return None
 
 
-def reasons(places: Sequence[Place]) -> str:
-    """Why each of ``places`` that is out of use is."""
-    return "; ".join(f"{place}: {place.dropped}" for place in places if place.dropped)
+def reasons(upstreams: Sequence[Upstream]) -> str:
+    """Why each dropped upstream was dropped."""
+    return "; ".join(f"{upstream}: {upstream.dropped}" for upstream in upstreams if upstream.dropped)

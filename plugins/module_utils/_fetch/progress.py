@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a pull is, and the small file that tells it to whoever looks.
+"""The progress of a pull, and the small file that reports it.
 
 Private to gpufleet.llamacpp; may change at any time.
 
-The action plugins run a module as a job on the host and look at this file meanwhile. It lies in a folder of the user
-that the module runs as, together with what Ansible keeps of the job. It has numbers and the name of a file, and nothing
-of where that comes from.
+The action plugins run a module as a job on the managed node and read this file meanwhile. It is in a folder of the user
+that the module runs as, beside the files that Ansible keeps for the job. It has numbers and the name of a file, and no
+address.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from typing import Any
 
 from .._host.files import remove
 
-EVERY = 1.0  # s between two writes of the same phase
-# What the action plugins say to their modules, in environment variables: the file to tell the progress in; and whether
-# to return DEFERRED instead of bringing something, so that the action plugin can run the module again as a job.
+INTERVAL = 1.0  # s between two writes of the same phase
+# The action plugins set these environment variables for their modules: the path of the progress file; and whether to
+# return DEFERRED instead of a download or a build, so that the action plugin can run the module again as a job.
 FILE = "GPUFLEET_LLAMACPP_PROGRESS"
 DEFER = "GPUFLEET_LLAMACPP_DEFER"
 DEFERRED = {"changed": False, "deferred": True}
-# Nobody waits any more for a job that ended so long ago (plugin_utils/_progress.py gives up earlier), and no job runs
-# so long.
+# No control node waits for a job that ended this long ago: plugin_utils/_progress.py gives up earlier. No job runs
+# longer than LONGEST_SECONDS.
 ABANDONED_SECONDS = 600
 LONGEST_SECONDS = 30 * 86400
 
 
 @dataclass(frozen=True)
 class Progress:
-    """``bytes`` of ``total`` are here (phase "download") or hashed ("verify"); ``resumed`` of them were here before
-    this fetch.
+    """``bytes`` of ``total`` are fetched (phase "download") or hashed ("verify"); an earlier fetch left ``resumed``.
 
-    ``rate`` is in bytes per second over the last seconds.
+    ``rate``: bytes per second over the last seconds.
     """
 
     bytes: int
@@ -49,48 +48,48 @@ class Progress:
 
 
 class ProgressFile:
-    """Tells in the file ``path`` how far a whole set of files is. Without a path nobody asked, and nothing is told.
+    """Reports the progress of a whole set of files in the file ``path``. Without a path it reports nothing.
 
-    The file is a JSON object in one line: ``pid`` of who works, ``name`` of the file it works at, that this is ``file``
-    of ``files``, ``phase`` ("look", "download", "verify", "copy" or "build"), ``bytes`` of ``total`` and those of them
-    ``resumed``, ``rate`` in bytes per second, ``eta`` in seconds. What is not known is null. ``bytes``, ``total`` and
-    ``resumed`` are of the whole set; while one file is verified, of that one.
+    The file is a JSON object in one line: ``pid`` of the process, ``name`` of the current file, its number ``file`` of
+    ``files``, ``phase`` ("look", "download", "verify", "copy" or "build"), ``bytes`` of ``total``, of which an earlier
+    run left ``resumed``, ``rate`` in bytes per second, ``eta`` in seconds. Unknown values are null. ``bytes``,
+    ``total`` and ``resumed`` are those of the whole set; while a file is verified, those of this file.
 
-    It is renamed to its place and not synced: a reader sees the old object or the new one, whole; after a power cut it
-    is of no use. It is removed at the end of a with block.
+    It is replaced by rename and not synced: a reader sees a whole object, and after a power cut it is useless anyway.
+    It is removed at the end of a with block.
     """
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self._sizes: dict[str, int | None] = {}  # the set, in the order in which it is brought
+        self._sizes: dict[str, int | None] = {}  # the set, in the order of the fetches
         self._resumed: dict[str, int] = {}
-        self._told: tuple[float, str, str] | None = None  # when, of which file, in which phase
+        self._last: tuple[float, str, str] | None = None  # time, file and phase of the last report
 
     def expect(self, sizes: Mapping[str, int | None]) -> None:
-        """The set that is to be brought, in order: each file's place, and its size where that is known."""
+        """The files of the set in order: the path of each, and its size if known."""
         self._sizes = dict(sizes)
 
-    def learn(self, place: str, size: int, here: bool = False) -> None:
-        """The size of a file of the set; ``here``: an earlier run brought it."""
-        self._sizes[place] = size
+    def learn(self, path: str, size: int, here: bool = False) -> None:
+        """The size of a file of the set. ``here``: an earlier run has fetched it."""
+        self._sizes[path] = size
         if here:
-            self._resumed[place] = size
+            self._resumed[path] = size
 
-    def enter(self, phase: str, place: str) -> None:
-        """Tell a phase that has no numbers."""
-        self._tell(place, {"phase": phase, **dict.fromkeys(("bytes", "total", "resumed", "rate", "eta"))})
+    def enter(self, phase: str, path: str) -> None:
+        """Report a phase that has no numbers."""
+        self._report(path, {"phase": phase, **dict.fromkeys(("bytes", "total", "resumed", "rate", "eta"))})
 
-    def fetching(self, place: str) -> Callable[[Progress], None] | None:
+    def fetching(self, path: str) -> Callable[[Progress], None] | None:
         """A progress callback for fetch(), for one file of the set."""
-        return (lambda progress: self._count(place, progress)) if self._path else None
+        return (lambda progress: self._count(path, progress)) if self._path else None
 
-    def _count(self, place: str, progress: Progress) -> None:
-        self.learn(place, progress.total)
-        self._resumed[place] = progress.resumed
+    def _count(self, path: str, progress: Progress) -> None:
+        self.learn(path, progress.total)
+        self._resumed[path] = progress.resumed
         done, total, resumed = progress.bytes, progress.total, progress.resumed
         if progress.phase == "download":
-            places = list(self._sizes)
-            before = places[: places.index(place)]
+            paths = list(self._sizes)
+            before = paths[: paths.index(path)]
             done += sum(self._sizes[one] or 0 for one in before)
             resumed = sum(self._resumed.values())
         sizes = list(self._sizes.values()) if progress.phase == "download" else [total]
@@ -98,20 +97,20 @@ class ProgressFile:
         whole = sum(known) if len(known) == len(sizes) else None
         eta = (whole - done) / progress.rate if whole is not None and progress.rate > 0 else None
         numbers = {"bytes": done, "total": whole, "resumed": resumed, "rate": progress.rate, "eta": eta}
-        self._tell(place, {"phase": progress.phase, **numbers})
+        self._report(path, {"phase": progress.phase, **numbers})
 
-    def _tell(self, place: str, value: Mapping[str, Any]) -> None:
+    def _report(self, path: str, value: Mapping[str, Any]) -> None:
         now, phase = time.monotonic(), value["phase"]
         if self._path is None:
             return
-        if self._told is not None and now - self._told[0] < EVERY and self._told[1:] == (place, phase):
+        if self._last is not None and now - self._last[0] < INTERVAL and self._last[1:] == (path, phase):
             return
-        self._told = (now, place, phase)
-        places = list(self._sizes)
-        number = places.index(place) + 1 if place in places else 1
-        which = {"name": os.path.basename(place), "file": number, "files": max(len(places), 1)}
+        self._last = (now, path, phase)
+        paths = list(self._sizes)
+        number = paths.index(path) + 1 if path in paths else 1
+        which = {"name": os.path.basename(path), "file": number, "files": max(len(paths), 1)}
         temporary = f"{self._path}.{os.getpid()}"
-        # A full disk for a line of progress is no reason to end the pull.
+        # A pull does not fail because its progress cannot be written.
         with suppress(OSError):
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as out:
@@ -128,8 +127,8 @@ class ProgressFile:
                 remove(path)
 
 
-def begin(place: str) -> ProgressFile:
-    """The file that the action plugin asks for, if one does, first of all with the phase "look" at ``place``."""
+def begin(target: str) -> ProgressFile:
+    """The progress file that the action plugin asks for, if it does. It starts with the phase "look" at ``target``."""
     path = os.path.expanduser(os.environ.get(FILE, ""))
     if path:
         sweep(path)
@@ -137,17 +136,17 @@ def begin(place: str) -> ProgressFile:
     if path and not is_deferred():
         with suppress(OSError):
             os.chmod(os.path.dirname(path), 0o700)  # the job's result has the module's arguments
-    progress.enter("look", place)
+    progress.enter("look", target)
     return progress
 
 
 def is_deferred() -> bool:
-    """Whether nothing is to be brought now; return DEFERRED instead."""
+    """Whether to return DEFERRED instead of a download or a build."""
     return bool(os.environ.get(DEFER))
 
 
 def sweep(progress_path: str) -> None:
-    """Remove what jobs left beside ``progress_path`` that nobody waited for to the end. Raises nothing."""
+    """Remove the files of abandoned jobs beside ``progress_path``. Raises nothing."""
     folder, now = os.path.dirname(progress_path), time.time()
     with suppress(OSError):
         for name in os.listdir(folder):
@@ -159,7 +158,7 @@ def sweep(progress_path: str) -> None:
 
 
 def _is_running(path: str) -> bool:
-    """Whether this is the file of a job that has not said that it ended, as Ansible's async_wrapper writes it."""
+    """Whether this is the file of an unfinished job, as Ansible's async_wrapper writes it."""
     try:
         with open(path, encoding="utf-8") as file:
             job = json.load(file)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small question to a server over HTTP, asked again with patience while the server cannot answer.
+"""Small HTTP requests that are retried while the server does not answer.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -17,85 +17,80 @@ try:
 except ImportError:  # the module reports it with missing_required_lib before anything here is called
     requests = None  # type: ignore[assignment]
 
-from .http_range import cause_of, retry_after
+from .http_range import CONNECT_TIMEOUT, HEADERS, describe, new_session, retry_after
 from .source import redact
 
-# The operator waits for the answer: four more tries, after 1, 2, 4 and 8 s, or as the server wishes.
+# The operator waits for this: four retries, after 1, 2, 4 and 8 s, or when the server asks for them.
 TRIES = 5
 PAUSE = 1.0
-# Servers count requests in windows of some minutes, so they have no reason to ask for more patience.
-PATIENCE_MAX = 300.0
-SAID_MAX = 300
+# A server that asks for a longer pause than this is not waited for. Rate limits count requests in windows of minutes.
+PAUSE_MAX = 300.0
+MESSAGE_MAX = 300
 
 
-class Unanswered(Exception):
-    """No answer, however often it was asked; ``status`` is that of the last refusal, 0 where nothing answered."""
+class NoResponse(Exception):
+    """All tries failed. ``status``: that of the last response, 0 if there was none."""
 
-    def __init__(self, words: str, status: int) -> None:
-        super().__init__(words)
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
         self.status = status
 
 
-class Asker:
-    """The connections for questions; ``timeout`` in seconds without a byte, ``asked`` counts the requests.
+class RetryingClient:
+    """Connections for small requests. ``timeout``: seconds without a byte; ``count``: the requests so far.
 
-    ``said`` finds in a response what the server says about it; ``secrets`` are headers whose values no text may show.
+    ``message_of`` finds the server's error message in a response. ``secrets``: headers whose values are redacted.
     """
 
     def __init__(
         self,
         ca_path: str | None,
         timeout: float,
-        said: Callable[[Any], str],
+        message_of: Callable[[Any], str],
         secrets: Callable[[], Mapping[str, str]],
     ) -> None:
-        self.asked = 0
+        self.count = 0
         self._verify = ca_path or True
         self._timeout = timeout
-        self._said = said
+        self._message_of = message_of
         self._secrets = secrets
-        self._session = requests.Session()
-        # Without this, requests would replace our Authorization by what ~/.netrc has for the host.
-        self._session.auth = lambda request: request
+        self._session = new_session()
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str], **more: Any) -> Any:
-        """The requests.Response to one question, its body read, a redirect as it is. Raises Unanswered."""
-        words, status = "", 0
+    def request(self, method: str, url: str, headers: Mapping[str, str], **more: Any) -> Any:
+        """A requests.Response with its body read. Redirects are not followed. Raises NoResponse."""
+        text, status = "", 0
         for number in range(TRIES):
-            wish: float | None = None
-            self.asked += 1
+            pause = PAUSE * 2**number
+            self.count += 1
             try:
                 response = self._session.request(
                     method,
                     url,
-                    headers={"Accept-Encoding": "identity", "User-Agent": "gpufleet.llamacpp", **headers},
+                    headers={**HEADERS, **headers},
                     allow_redirects=False,
-                    timeout=(min(15.0, self._timeout), self._timeout),
+                    timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
                     verify=self._verify,
                     **more,
                 )
-            except (requests.exceptions.RequestException, OSError) as broken:
-                words, status = self._words(broken, url), 0
-                if isinstance(broken, (requests.exceptions.SSLError, ValueError)):
+            except (requests.exceptions.RequestException, OSError) as failure:
+                text, status = describe(failure, self._timeout, url, self._secrets()), 0
+                if isinstance(failure, (requests.exceptions.SSLError, ValueError)):
                     break
             else:
                 status = response.status_code
                 if status < 500 and status not in (408, 425, 429):
                     return response
-                words = f"HTTP {status} {self.said(response)}".strip()
-                wish = retry_after(response.headers) if status in (429, 503) else None
-            if number + 1 < TRIES:
-                if wish is not None and wish > PATIENCE_MAX:
-                    words += f" (it asks to wait for {wish:.0f} s)"
+                text = f"HTTP {status} {self.message(response)}".strip()
+                asked = retry_after(response.headers) if status in (429, 503) else None
+                if asked is not None and asked > PAUSE_MAX:
+                    text += f" (the server asks to wait {asked:.0f} s)"
                     break
-                time.sleep(PAUSE * 2**number if wish is None else wish)
-        raise Unanswered(words, status)
+                pause = pause if asked is None else asked
+            if number + 1 < TRIES:
+                time.sleep(pause)
+        raise NoResponse(text, status)
 
-    def said(self, response: Any) -> str:
-        """What the server says in a refusal, in one short line without what may be secret."""
-        return re.sub(r"\s+", " ", redact(self._said(response), response.url or "", self._secrets())).strip()[:SAID_MAX]
-
-    def _words(self, broken: BaseException, url: str) -> str:
-        if isinstance(broken, requests.exceptions.Timeout):
-            return f"not one byte in {self._timeout:g} s"
-        return cause_of(broken, url, self._secrets())
+    def message(self, response: Any) -> str:
+        """The server's error message in one short line, without secrets."""
+        text = redact(self._message_of(response), response.url or "", self._secrets())
+        return re.sub(r"\s+", " ", text).strip()[:MESSAGE_MAX]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A place that a file can be fetched from: its address now, its trust, its failures, its speed.
+"""The sources of a file: their current addresses, their credentials, their failures and their speed.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -15,30 +15,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-# Seconds. A failing place is left alone for BACKOFF, twice that, ... at most BACKOFF_MAX.
+from .._result import OperatorError
+
+# Seconds. The pause after a failure is BACKOFF, then twice that, and so on up to BACKOFF_MAX.
 BACKOFF = 0.5
 BACKOFF_MAX = 30.0
-# A server may ask for more patience than that (Retry-After), but not for more than this.
+# The longest pause that a server may ask for (Retry-After).
 RETRY_AFTER_MAX = 300.0
-# Failures in a row without one new byte before a place is given up: one that never answered, one that did, one that can
-# be spared.
+# Failures in a row without one new byte before a source is dropped: one that never sent a byte, one that did, and one
+# that another source can replace.
 TRIES_UNPROVEN = 5
 TRIES_PROVEN = 12
 TRIES_SPARE = 3
-# After so many addresses that each were good for one request only, connections share addresses no more.
-ADDRESSES_ONCE = 2
 
 
-class FetchError(Exception):
-    """A file could not be fetched; the text says what was found, what was expected and what to do, and no secret."""
+class FetchError(OperatorError):
+    """A file cannot be fetched. The message holds no secret."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a file is.
 
-    ``headers`` are sent to the origin (scheme, host, port) of ``url`` alone. ``resolve`` returns a fresh (url, headers)
-    when the server says 401 or 403, as for a signed URL that expired; it may raise FetchError.
+    ``headers`` are sent to the origin (scheme, host, port) of ``url`` only. ``resolve`` returns a new (url, headers)
+    when the server answers 401 or 403, as it does for an expired signature. It may raise FetchError.
     """
 
     url: str = field(repr=False)
@@ -46,24 +46,54 @@ class Source:
     resolve: Callable[[], tuple[str, Mapping[str, str]]] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return shown(self.url)
+        return public_address(self.url)
 
 
-def shown(url: str) -> str:
-    """``url`` as it may be printed: no user, no password, no query, no fragment."""
+@dataclass(frozen=True)
+class Address:
+    """Where to send a request, and with which headers.
+
+    ``generation`` counts the changes of an upstream's address. ``own``: no other request uses this address.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    generation: int
+    own: bool
+
+
+class Retry(Exception):
+    """The request failed and may be sent again. ``after``: the seconds that the server asks to wait, if it does."""
+
+    def __init__(self, text: str, after: float | None = None) -> None:
+        super().__init__(text)
+        self.after = after
+
+
+class Rejected(Exception):
+    """The same request to the same address would fail again. ``denied``: because of its signature or token."""
+
+    def __init__(self, text: str, address: Address, denied: bool = False) -> None:
+        super().__init__(text)
+        self.address = address
+        self.denied = denied
+
+
+def public_address(url: str) -> str:
+    """``url`` without what may be secret: user, password, query (signatures, tokens) and fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """What credentials are bound to: scheme, host, port."""
+    """Scheme, host and port: credentials are valid for these."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(scheme)
 
 
 def redact(text: str, url: str, headers: Mapping[str, str]) -> str:
-    """``text`` without the secrets of a request that an error page or an exception may repeat."""
+    """``text`` without the secrets of a request, which an error page or an exception may repeat."""
     parts = urlsplit(url)
     secrets = {parts.query, unquote(parts.query)}
     for pair in parts.query.split("&"):
@@ -71,7 +101,7 @@ def redact(text: str, url: str, headers: Mapping[str, str]) -> str:
         secrets |= {value, unquote(value)}
     for name, value in headers.items():
         if name.lower() not in ("range", "accept-encoding", "if-range", "user-agent"):
-            # A token out of a file may have its end of line behind it, which an exception shows in another way.
+            # A token from a file may end with a line break, which an exception shows in another form.
             secrets |= {value.strip(), value.strip().rpartition(" ")[2]}
     for secret in sorted((one for one in secrets if len(one) >= 6), key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -80,7 +110,7 @@ def redact(text: str, url: str, headers: Mapping[str, str]) -> str:
 
 
 def _split_credentials(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """User and password out of the URL into a header, so that they are bound to their origin like any other secret."""
+    """The URL without user and password, and the headers with them: a header is sent to its own origin only."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     if not at:
@@ -90,138 +120,104 @@ def _split_credentials(url: str, headers: Mapping[str, str]) -> tuple[str, dict[
     return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {pair}", **headers}
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where to ask, what to send there, the ``generation`` of that knowledge; ``fresh``: no other request had it."""
-
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
-    generation: int
-    fresh: bool
-
-
-class Place:
-    """One Source while it is in use by several threads."""
+class Upstream:
+    """A Source while several threads fetch from it. ``mirror``: it is not the first source of the file."""
 
     def __init__(self, source: Source, mirror: bool) -> None:
         self.source = source
         self.mirror = mirror
-        self.dropped: str | None = None
+        self.dropped: str | None = None  # why it is used no more
         self.proven = False
-        self.active = 0
+        self.active = 0  # requests
         self.bytes = 0
-        self.busy = 0.0
+        self.busy = 0.0  # seconds, summed over the connections
         self.not_before = 0.0
+        self.generation = 0
         self._failures = 0
         self._failed_at = 0.0
-        self._generation = 0
-        # The last generation whose address was good for a second request, and the last that was counted as one that
-        # was not: refusals come late, when others have brought newer addresses.
-        self._shared = self._counted = -1
-        self._once = 0
         self._lock = threading.Lock()
-        self._base = _split_credentials(source.url, source.headers)
-        self._now = self._base
+        self._first = _split_credentials(source.url, source.headers)
+        self._current = self._first
 
     def __str__(self) -> str:
         return str(self.source)
 
     @property
     def rate(self) -> float:
-        """Bytes per second of one connection to this place."""
+        """Bytes per second of one connection."""
         return self.bytes / self.busy if self.busy > 0 else 0.0
 
-    @property
-    def generation(self) -> int:
-        return self._generation
-
     def address(self) -> Address:
-        """Where to ask now; raises what the source's ``resolve`` raises."""
+        """The address for the next request."""
         with self._lock:
-            if self._once < ADDRESSES_ONCE:
-                return Address(*self._now, self._generation, False)
-        return self._fresh()
+            return Address(*self._current, self.generation, False)
 
-    def _fresh(self) -> Address:
-        """The beginning again, for one request alone."""
-        url, headers = self._base
+    def _own_address(self) -> Address:
+        url, headers = self._first
         if self.source.resolve is not None:
             url, headers = _split_credentials(*self.source.resolve())
-        return Address(url, headers, self._generation, True)
+        return Address(url, headers, self.generation, True)
 
     def settle(self, asked: Address, url: str, headers: Mapping[str, str]) -> None:
-        """``asked`` led to a good answer of ``url``: the next requests need not ask the first server again."""
+        """A request to ``asked`` ended well at ``url``: the next requests go there directly."""
         with self._lock:
-            if asked.generation != self._generation:
-                return
-            if not asked.fresh and url == asked.url:
-                self._shared, self._once = asked.generation, 0
-            elif self._once < ADDRESSES_ONCE:
-                self._now = (url, dict(headers))
-                self._generation += 1
+            if asked.generation == self.generation and (asked.own or url != asked.url):
+                self._current = (url, dict(headers))
+                self.generation += 1
 
-    def forget(self, generation: int) -> bool:
-        """Go back to the first address; False if that is where we are."""
+    def new_address(self, failure: Rejected) -> Address | None:
+        """A new address after a rejection. Without one the upstream is dropped, and None is returned."""
+        rejected = failure.address
         with self._lock:
-            if generation != self._generation:
-                return True
-            if self._now[0] == self._base[0]:
-                return False
-            self._now = self._base
-            self._generation += 1
-            return True
-
-    def renew(self, refused: Address, denied: bool) -> Address | None:
-        """A fresh address after one was refused; None if there is none. ``denied``: by a 401 or 403.
-
-        Raises what the source's ``resolve`` raises.
-        """
-        with self._lock:
-            settled = refused.url != self._base[0]
-            # One that was good for who brought it and not for the next may be of the kind that is good once.
-            if denied and settled and not refused.fresh and refused.generation > max(self._shared, self._counted):
-                self._once += 1
-                self._counted = refused.generation
-            if refused.generation == self._generation and settled:
-                self._now = self._base
-                self._generation += 1
-        if refused.fresh or not (settled or (denied and self.source.resolve is not None)):
-            return None
-        return self._fresh()
+            redirected = rejected.url != self._first[0]
+            if rejected.generation == self.generation and redirected:
+                self._current = self._first
+                self.generation += 1
+        if not rejected.own and (redirected or (failure.denied and self.source.resolve is not None)):
+            try:
+                return self._own_address()
+            except FetchError as unresolved:
+                self.drop(f"{failure}; and there is no new address: {unresolved}")
+                return None
+        self.drop(str(failure))
+        return None
 
     def waited(self, seconds: float) -> None:
-        """One connection had no byte yet for so long."""
+        """One connection waited this long and got no byte yet."""
         with self._lock:
             self.busy += seconds
 
-    def moved(self, count: int, seconds: float) -> None:
-        """``count`` new bytes came in ``seconds`` of one connection: the place works, past failures are forgiven."""
+    def received(self, count: int, seconds: float) -> None:
+        """One connection got ``count`` new bytes in ``seconds``. This resets the count of failures."""
         with self._lock:
             self.bytes += count
             self.busy += seconds
             self.proven = True
             self._failures = 0
 
-    def failed(self, words: str, began: float, after: float | None, spare: bool) -> None:
-        """A request that began at ``began`` (monotonic) failed; ``after`` is the server's own wish in seconds.
+    def failed(self, failure: Retry, began: float, generation: int, spare: bool) -> None:
+        """Count a failed request, and drop the upstream after too many in a row.
 
-        Requests that were under way together fail together: that is one failure. Drops the place when its tries are
-        used up.
+        ``began``: when the request started (monotonic); requests that were running together and fail together count
+        as one failure. ``generation`` is that of its address. ``spare``: another source can replace this one.
         """
         with self._lock:
+            if failure.after is None and generation == self.generation and self._current[0] != self._first[0]:
+                self._current = self._first  # the next redirect may lead to another server
+                self.generation += 1
             if began <= self._failed_at:
                 return
             self._failed_at = time.monotonic()
             self._failures += 1
             limit = TRIES_SPARE if spare else TRIES_PROVEN if self.proven else TRIES_UNPROVEN
             if self._failures >= limit:
-                self.dropped = self.dropped or f"{words} ({self._failures} tries)"
+                self.dropped = self.dropped or f"{failure} ({self._failures} tries)"
             pause = min(BACKOFF * 2 ** (self._failures - 1), BACKOFF_MAX)
-            if after is not None:
-                pause = min(after, RETRY_AFTER_MAX)
+            if failure.after is not None:
+                pause = min(failure.after, RETRY_AFTER_MAX)
             self.not_before = self._failed_at + pause
 
-    def drop(self, words: str) -> None:
-        """Use this place no more."""
+    def drop(self, reason: str) -> None:
+        """Use this source no more."""
         with self._lock:
-            self.dropped = self.dropped or words
+            self.dropped = self.dropped or reason

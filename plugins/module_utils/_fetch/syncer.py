@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bringing what was written to the disk, and claiming it: a thread that syncs while the others fetch.
+"""A thread that syncs what was written and records it in the journal, and that limits what a kill can lose.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -15,71 +15,70 @@ from collections.abc import Callable, Iterable
 
 from .pieces import Pieces
 
-# What is not claimed yet is fetched again after a kill. A disk that is slower than the line slows the line down when
-# that is this much for each connection; it would have to be waited for at the end anyway.
-UNCLAIMED = 3 << 20
-# A sync begins when this part of the limit is written, or when the oldest byte waits for these seconds.
-BATCH = 4
-SECONDS = 1.0
+# A kill loses what is not recorded yet: at most this much for each connection (row ``kill``). So a disk that is slower
+# than the line slows the line down.
+UNRECORDED = 3 << 20
+# A sync starts when this fraction of the limit is written, or when the oldest byte is this old (seconds).
+BATCHES = 4
+AGE_MAX = 1.0
 
 
 class Syncer(threading.Thread):
-    """Syncs and claims, again and again, until the job's pieces are stopped; its failure ends the job.
+    """Syncs and records until the pieces are stopped. Its failure ends the fetch.
 
-    ``connections`` is the number of those who fetch. Each asks by ``admit`` before a request and by ``reserve`` before
-    it reads some of the answer, and says by ``wrote`` what became of that.
+    A worker calls ``wait_to_request`` before a request, ``wait_to_read`` before a read, and ``wrote`` after it.
     """
 
     def __init__(
         self,
         handle: int,
         pieces: Pieces,
-        claim: Callable[[Iterable[tuple[int, int]]], None],
+        record: Callable[[Iterable[tuple[int, int]]], None],
         chunk: int,
         connections: int,
     ) -> None:
         super().__init__(name="sync", daemon=True)
-        self._source = os.dup(handle)
+        self._handle = os.dup(handle)
         self._pieces = pieces
-        self._claim = claim
-        self._most = connections * chunk
-        self._limit = min(self._most, max(chunk, connections * UNCLAIMED))
-        # Bytes; a larger read would have to wait for the sync of the one before it.
-        self.batch = max(self._limit // BATCH, 1)
-        self._unclaimed = 0
+        self._record = record
+        self._requests_limit = connections * chunk
+        self._limit = min(self._requests_limit, max(chunk, connections * UNRECORDED))
+        # The largest read (bytes): a larger one would have to wait for the sync of the one before it.
+        self.batch = max(self._limit // BATCHES, 1)
+        self._unrecorded = 0  # bytes that are written or being read
         self._written = 0
         self._oldest = 0.0
         self._urgent = False
         lock = threading.Lock()
-        self._due = threading.Condition(lock)  # the syncer waits for something to do,
-        self._claimed = threading.Condition(lock)  # and those who fetch for what it has done
+        self._due = threading.Condition(lock)  # the syncer waits for something to do
+        self._recorded = threading.Condition(lock)  # the workers wait for the syncer
 
-    def admit(self) -> None:
-        """Return when all that was asked for and is not claimed is no more than a chunk for each connection.
+    def wait_to_request(self) -> None:
+        """Return when what is requested or unrecorded is at most a chunk for each connection.
 
-        All of that comes again after a kill, what waits in the system's own memory for a connection as well.
+        After a kill all of it is sent again, also what was still in the socket buffers.
         """
-        with self._claimed:
+        with self._recorded:
             while self._written and not self._pieces.stopped:
-                if self._written + self._pieces.flying <= self._most:
+                if self._written + self._pieces.requested <= self._requests_limit:
                     break
                 self._urgent = True
                 self._due.notify()
-                self._claimed.wait(0.5)
+                self._recorded.wait(0.5)
 
-    def reserve(self, count: int) -> None:
-        """Return when ``count`` bytes more may be fetched, or the job is over."""
-        with self._claimed:
-            while self._unclaimed and self._unclaimed + count > self._limit and not self._pieces.stopped:
-                self._claimed.wait(0.5)
-            self._unclaimed += count
+    def wait_to_read(self, count: int) -> None:
+        """Return when ``count`` more bytes may be read, or the fetch is over."""
+        with self._recorded:
+            while self._unrecorded and self._unrecorded + count > self._limit and not self._pieces.stopped:
+                self._recorded.wait(0.5)
+            self._unrecorded += count
 
-    def wrote(self, reserved: int, count: int) -> None:
-        """Of ``reserved`` bytes ``count`` came, and are written."""
-        with self._claimed:
-            if count < reserved:
-                self._unclaimed -= reserved - count
-                self._claimed.notify_all()
+    def wrote(self, announced: int, count: int) -> None:
+        """Of the ``announced`` bytes ``count`` were read and written."""
+        with self._recorded:
+            if count < announced:
+                self._unrecorded -= announced - count
+                self._recorded.notify_all()
             if not count:
                 return
             if not self._written:
@@ -89,10 +88,10 @@ class Syncer(threading.Thread):
             self._written += count
 
     def end(self) -> None:
-        """Return when the last claim is made, after the job's pieces were stopped."""
-        with self._claimed:
+        """Return after the last record. The pieces are stopped already."""
+        with self._recorded:
             self._due.notify_all()
-            self._claimed.notify_all()
+            self._recorded.notify_all()
         if self.is_alive():
             self.join()
 
@@ -104,31 +103,31 @@ class Syncer(threading.Thread):
                     self._sync()
         except BaseException as failure:  # pylint: disable=broad-exception-caught  # the fetching thread raises it
             self._pieces.fail(failure)
-            with contextlib.suppress(OSError):  # what was written before may be kept none the less
+            with contextlib.suppress(OSError):  # what was written before may still be kept
                 self._sync()
         finally:
-            os.close(self._source)
+            os.close(self._handle)
 
     def _wait(self) -> None:
-        """Until there is enough to sync, or the job is over."""
+        """Return when there is enough to sync, or the fetch is over."""
         with self._due:
             while not self._pieces.stopped and self._written < self.batch:
                 if self._urgent and self._written:
                     return
-                left = self._oldest + SECONDS - time.monotonic()
+                left = self._oldest + AGE_MAX - time.monotonic()
                 if self._written and left <= 0:
                     return
                 self._due.wait(min(left, 0.5) if self._written else 0.5)
 
     def _sync(self) -> None:
-        """A sync covers all that was written before it began, so just that is claimed."""
+        """A sync covers what was written before it started, and only that is recorded."""
         with self._due:
             count, self._urgent = self._written, False
         written = self._pieces.written()
-        os.fdatasync(self._source)
-        self._claim(written)
-        with self._claimed:
+        os.fdatasync(self._handle)
+        self._record(written)
+        with self._recorded:
             self._written -= count
-            self._unclaimed -= count
+            self._unrecorded -= count
             self._oldest = time.monotonic()
-            self._claimed.notify_all()
+            self._recorded.notify_all()

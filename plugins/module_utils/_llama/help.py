@@ -26,7 +26,7 @@ TERM = re.compile(r"^ +- ([\w+-]+)(?: \([a-z]+\))?:", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Option:
+class ServerOption:
     """One option with all its names. hint: the help's placeholder for the value, '' where the option takes none.
 
     choices: all values, where the help lists them; terms: the values that the help explains.
@@ -47,7 +47,7 @@ class Option:
         return 2 if re.fullmatch(r"[A-Z]+ [A-Z]+", self.hint) else 1
 
 
-def parse(text: str) -> tuple[Option, ...]:
+def parse(text: str) -> tuple[ServerOption, ...]:
     """Every option in the text, in its order; empty for a text of another layout."""
     found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
@@ -59,7 +59,7 @@ def parse(text: str) -> tuple[Option, ...]:
     return tuple(option for option in (_option(head, lines) for head, lines in found) if option)
 
 
-def _option(head: str, lines: Sequence[str]) -> Option | None:
+def _option(head: str, lines: Sequence[str]) -> ServerOption | None:
     match = NAMES.fullmatch(head.strip())
     if match is None:
         return None
@@ -69,7 +69,7 @@ def _option(head: str, lines: Sequence[str]) -> Option | None:
     terms = tuple(TERM.findall("\n".join(lines)))
     shown = ENV.sub("", about).strip()
     shown = shown if len(shown) <= ABOUT else shown[:ABOUT].rpartition(" ")[0] + " ..."
-    return Option(names, match[2], shown, env[1] if env else "", _choices(match[2], about), terms)
+    return ServerOption(names, match[2], shown, env[1] if env else "", _choices(match[2], about), terms)
 
 
 def _choices(hint: str, about: str) -> tuple[str, ...]:
@@ -80,6 +80,6 @@ def _choices(hint: str, about: str) -> tuple[str, ...]:
     return tuple(allowed[1].split(", ")) if allowed else ()
 
 
-def by_name(options: Sequence[Option]) -> dict[str, Option]:
+def by_name(options: Sequence[ServerOption]) -> dict[str, ServerOption]:
     """Each option under each of its names."""
     return {name: option for option in options for name in option.names}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from .._result import Problem
 from . import help as help_text
 from .argv import spelled
-from .help import Option
+from .help import ServerOption
 from .options import LAYERS, LISTS, OFF, ON, REPLACED
 
 LOOKS_LIKE_OPTION = re.compile(r"--?[A-Za-z]")
@@ -44,7 +44,7 @@ VALUES = ("no value", "one value", "two values")
 class UsedOption:
     """An option on the command line, as it is spelled there, with its values."""
 
-    option: Option
+    option: ServerOption
     word: str
     values: tuple[str, ...]
 
@@ -69,7 +69,7 @@ class Checked:
 
 
 def check_arguments(
-    words: Sequence[str], env: Mapping[str, str], options: Sequence[Option], owned: Mapping[str, str]
+    words: Sequence[str], env: Mapping[str, str], options: Sequence[ServerOption], owned: Mapping[str, str]
 ) -> Checked:
     """Check llama-server's arguments ``words`` and its variables against the options of its build.
 
@@ -89,7 +89,7 @@ def check_arguments(
 
 
 def _parse(
-    words: Sequence[str], known: Mapping[str, Option], owned: Mapping[str, str], checked: Checked
+    words: Sequence[str], known: Mapping[str, ServerOption], owned: Mapping[str, str], checked: Checked
 ) -> list[UsedOption]:
     """The options on the command line. Adds a problem for each word that is not an option or not a valid value."""
     uses: list[UsedOption] = []
@@ -135,13 +135,13 @@ def split_options(words: Sequence[str]) -> list[UsedOption]:
     uses: list[UsedOption] = []
     for word in words:
         if LOOKS_LIKE_OPTION.match(word) or not uses:
-            uses.append(UsedOption(Option((spelled(word),)), word, ()))
+            uses.append(UsedOption(ServerOption((spelled(word),)), word, ()))
         else:
             uses[-1] = UsedOption(uses[-1].option, uses[-1].word, (*uses[-1].values, word))
     return uses
 
 
-def _unknown_option(word: str, known: Mapping[str, Option], owned: Mapping[str, str]) -> tuple[str, str]:
+def _unknown_option(word: str, known: Mapping[str, ServerOption], owned: Mapping[str, str]) -> tuple[str, str]:
     """Text and remedy for an option that this build does not have."""
     name = spelled(word)
     instead = REPLACED.get(name)
@@ -154,7 +154,7 @@ def _unknown_option(word: str, known: Mapping[str, Option], owned: Mapping[str, 
     return f"unknown option {word}, and this image's llama-server has no similar one", "Its --help lists all options."
 
 
-def _similar(name: str, names: Mapping[str, Option]) -> str | None:
+def _similar(name: str, names: Mapping[str, ServerOption]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=SIMILAR)), None)
 
 
@@ -170,7 +170,7 @@ def _wrong_value(use: UsedOption) -> tuple[str, str] | None:
     return (f"{use.word} {use.values[0]!r} is not valid, expected {expected}", "Correct it.") if expected else None
 
 
-def _expected(option: Option, value: str) -> str | None:
+def _expected(option: ServerOption, value: str) -> str | None:
     """What the option takes, in words, where the value is something else; None where it can be right."""
     names, hint = set(option.names), option.hint
     if names & LAYERS:
@@ -210,7 +210,7 @@ def _repeated(uses: Sequence[UsedOption]) -> list[str]:
 
 def _check_env(
     env: Mapping[str, str],
-    options: Sequence[Option],
+    options: Sequence[ServerOption],
     uses: Sequence[UsedOption],
     owned: Mapping[str, str],
     checked: Checked,
@@ -238,7 +238,7 @@ def _check_env(
             )
 
 
-def _unknown_variable(name: str, by_env: Mapping[str, Option], owned: Mapping[str, str]) -> tuple[str, str]:
+def _unknown_variable(name: str, by_env: Mapping[str, ServerOption], owned: Mapping[str, str]) -> tuple[str, str]:
     instead = REPLACED.get(name)
     if instead:
         return f"{name} was removed from this build of llama-server", f"Add '{instead}' to args."
@@ -249,7 +249,7 @@ def _unknown_variable(name: str, by_env: Mapping[str, Option], owned: Mapping[st
     return f"unknown variable {name}, which llama-server ignores", "Put the option into args, under its own name."
 
 
-def _wrong_variable(name: str, value: str, option: Option, negates: bool) -> tuple[str, str] | None:
+def _wrong_variable(name: str, value: str, option: ServerOption, negates: bool) -> tuple[str, str] | None:
     if negates:
         text = f"{name}={value} has the effect of {name}=1: llama-server only checks whether the variable is set"
         return None if value in ON else (text, f"Remove it, or write {name}=1.")

@@ -22,7 +22,7 @@ from .._host import layout
 from .._host.files import read_json, write_json
 from .._host.runtime import Run
 from . import help as help_text
-from .help import Option
+from .help import ServerOption
 
 # Version of the cache file. A file with another number is made again. Raise it when this file or help.py changes.
 READER = 1
@@ -43,7 +43,7 @@ class ServerFacts:
     failure: exit status and messages where ``--help`` was not printed; never cached.
     """
 
-    options: tuple[Option, ...] = ()
+    options: tuple[ServerOption, ...] = ()
     build: str | None = None
     cuda: tuple[int, int] | None = None
     compatible: bool = False
@@ -124,7 +124,7 @@ def cuda(text: str) -> tuple[tuple[int, int] | None, bool]:
 
 def _from_json(value: Mapping[str, Any]) -> ServerFacts:
     options = tuple(
-        Option(
+        ServerOption(
             names=tuple(map(str, option["names"])),
             hint=str(option["hint"]),
             about=str(option["about"]),

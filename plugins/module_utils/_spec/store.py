@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._host import layout
-from .._host.files import read_json, remove, write_json
+from .._host.files import InvalidJson, read_json, remove, write_json
 from .._result import OperatorError, Problem
 from .record import FORMAT, Record, Release
 
@@ -40,8 +40,8 @@ def read(folder: str) -> Record | None:
     file = path(folder)
     try:
         value = read_json(file)
-    except ValueError as error:
-        raise BrokenRecord(Problem("", str(error), path=file)) from error
+    except InvalidJson as error:
+        raise BrokenRecord(*error.problems) from error
     if value is None:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("format"), int):

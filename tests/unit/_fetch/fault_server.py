@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An HTTP server on 127.0.0.1 that serves one file in ranges, and fails in the ways that it is told to."""
+"""An HTTP server on 127.0.0.1 that serves one file in ranges, with configurable faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import TracebackType
 
 @dataclass
 class Request:
-    """A request as it came: [start, end) of the file, or all of it where there was no range."""
+    """A request for [start, end) of the file, or for all of it if it has no range."""
 
     path: str
     headers: Mapping[str, str]
@@ -27,7 +27,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """What is sent; ``length`` is what Content-Length says, ``pause`` the seconds of silence before each block."""
+    """A response. ``length``: Content-Length, if not that of the body; ``pause``: seconds before each block."""
 
     status: int
     headers: dict[str, str]
@@ -37,13 +37,13 @@ class Reply:
     block: int = 65536
 
 
-# A fault gets the request and the right reply, and returns what is sent instead; None: let the right one go.
+# A fault gets the request and the right reply. It returns what is sent instead, or None to send the right reply.
 Fault = Callable[[Request, Reply], "Reply | None"]
 
 
 @dataclass
 class Faults:
-    """The faults of a server; each is asked ``times`` times about requests that carry data (not the first byte's)."""
+    """The faults of a server. Each changes at most ``times`` replies."""
 
     waiting: list[tuple[Fault, int]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -63,7 +63,7 @@ class Faults:
 
 
 def data_only(fault: Fault) -> Fault:
-    """``fault`` for requests of more than the first byte, so that a fetch begins well."""
+    """``fault`` for all requests but that for the first byte, so that the fetch starts."""
     return lambda request, reply: None if request.ranged and request.end == 1 else fault(request, reply)
 
 
@@ -99,12 +99,12 @@ def stalled(seconds: float) -> Fault:
 
 
 def trickling(seconds: float) -> Fault:
-    """One byte in so many seconds: no silence is long, and nothing ever arrives."""
+    """One byte in this many seconds: there is no long silence, and almost no data."""
     return lambda request, reply: Reply(reply.status, reply.headers, reply.body, pause=seconds, block=1)
 
 
 def flipped(offset: int) -> Fault:
-    """One byte of the file is another one."""
+    """One byte of the file is wrong."""
 
     def change(request: Request, reply: Reply) -> Reply | None:
         at = offset - (request.start if reply.status == 206 else 0)
@@ -118,7 +118,7 @@ def flipped(offset: int) -> Fault:
 
 
 def shifted(by: int) -> Fault:
-    """Other bytes than were asked for, and it says so."""
+    """Other bytes than requested, with a Content-Range that says so."""
 
     def change(request: Request, reply: Reply) -> Reply:
         size = reply.headers["Content-Range"].rpartition("/")[2]
@@ -129,7 +129,7 @@ def shifted(by: int) -> Fault:
 
 
 class FaultServer:
-    """Serves ``content`` under every path while it is entered; ``requests`` has what came."""
+    """Serves ``content`` under every path inside a with block. ``requests`` has all requests."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class FaultServer:
             request_queue_size = 64
 
             def handle_error(self, *dummy: object) -> None:
-                pass  # a client that goes away is what is tested here
+                pass  # the tests close connections early
 
         self._server = Server(("127.0.0.1", 0), Handler)
         if self.tls is not None:

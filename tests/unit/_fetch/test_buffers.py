@@ -1,200 +1,130 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stays in memory until it is hashed, and writing past the page cache."""
+"""The memory in which pieces wait to be hashed, and direct writes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import direct, hasher
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.buffers import Blocks, Filling, page_aligned
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.direct import ALIGN, Writer
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import MEMORY, Source, block_of, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import buffers, engine, hasher
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.buffers import ALIGN, Writer, page_aligned
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import Source, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.pieces import Piece, Pieces
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.source import Upstream
 from ansible_collections.gpufleet.llamacpp.tests.unit._fetch.fault_server import FaultServer
 
 SIZE = 4 * ALIGN
 
 
-def filled(blocks: Blocks, at: int, byte: bytes) -> None:
-    block = blocks.take(at)
-    block[:] = byte * SIZE
-    blocks.keep(block, at, block)
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream(Source("http://a/"), False)
 
 
-def test_what_is_kept_is_had_once() -> None:
-    blocks = Blocks(SIZE, 2)
-    filled(blocks, 0, b"a")
-    block, data = blocks.pop(0) or pytest.fail("it is not held")
-    assert bytes(data) == b"a" * SIZE
-    assert blocks.pop(0) is None
-    blocks.give(block)
-    assert blocks.take(0) is block
+def take(pieces: Pieces, owner: str, upstream: Upstream) -> Piece:
+    with pieces.changed:
+        return pieces.take(owner, upstream) or pytest.fail("no piece is left")
 
 
-def test_without_room_what_would_be_hashed_last_goes() -> None:
-    blocks = Blocks(SIZE, 2)
-    filled(blocks, SIZE, b"b")
-    filled(blocks, 0, b"a")
-    filled(blocks, 2 * SIZE, b"c")
-    assert blocks.pop(SIZE) is None
-    assert blocks.pop(0) and blocks.pop(2 * SIZE)
+def write(piece: Piece, owner: str, path: Path, count: int) -> bool:
+    """Receive ``count`` bytes of the piece into its buffer and write them."""
+    room = piece.room(owner)
+    data = memoryview(bytes(count)) if room is None else room[:count]
+    with path.open("r+b") as file:
+        writer = Writer(str(path), file.fileno())
+        try:
+            return piece.write(owner, writer, data)
+        finally:
+            writer.close()
 
 
-def test_without_room_the_hashing_is_waited_for() -> None:
-    blocks = Blocks(SIZE, 1)
-    filled(blocks, 0, b"a")
-    blocks.hashing(True)
-    taken: list[memoryview] = []
-    waiting = threading.Thread(target=lambda: taken.append(blocks.take(0)), daemon=True)
-    waiting.start()
-    waiting.join(0.2)
-    assert not taken, "a block was taken away that was about to be hashed"
-    block, dummy = blocks.pop(0) or pytest.fail("it is not held")
-    blocks.give(block)
-    waiting.join(5)
-    assert taken == [block]
+class TestPieceBuffers:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        (tmp_path / "part").write_bytes(bytes(8 * SIZE))
+        return tmp_path / "part"
 
+    def test_a_hashed_piece_frees_its_buffer(self, upstream: Upstream) -> None:
+        pieces = Pieces(8 * SIZE, SIZE, {}, 1)
+        first = take(pieces, "one", upstream)
+        assert first.buffer is not None and len(first.buffer) == SIZE
+        assert take(pieces, "two", upstream).buffer is None
+        pieces.hashed(first)
+        assert first.buffer is None and take(pieces, "three", upstream).buffer is not None
 
-def test_nobody_waits_for_a_hashing_that_waits_for_bytes() -> None:
-    blocks = Blocks(SIZE, 1)
-    filled(blocks, SIZE, b"b")
-    blocks.hashing(True)
-    taken: list[memoryview] = []
-    waiting = threading.Thread(target=lambda: taken.append(blocks.take(0)), daemon=True)
-    waiting.start()
-    blocks.hashing(False)
-    waiting.join(5)
-    assert len(taken) == 1
+    def test_there_are_no_more_buffers_than_pieces(self, upstream: Upstream) -> None:
+        pieces = Pieces(2 * SIZE, SIZE, {}, 1000)
+        assert len(pieces._buffers) == 2
 
+    def test_another_worker_continues_in_the_buffer(self, upstream: Upstream, path: Path) -> None:
+        pieces = Pieces(SIZE, SIZE, {}, 1)
+        piece = take(pieces, "one", upstream)
+        buffer = piece.buffer
+        write(piece, "one", path, ALIGN)
+        pieces.give_back("one", piece)
+        assert take(pieces, "two", upstream) is piece and piece.buffer is buffer
+        room = piece.room("two")
+        assert room is not None and len(room) == SIZE - ALIGN
+        assert piece.room("one") is None
 
-def test_who_brings_what_is_hashed_first_gets_the_next_block() -> None:
-    blocks = Blocks(SIZE, 1)
-    blocks.hashing(True)
-    only = blocks.take(0)
-    order: list[int] = []
+    def test_a_resumed_piece_has_no_buffer(self, upstream: Upstream) -> None:
+        """Its first bytes are in the file only."""
+        assert take(Pieces(SIZE, SIZE, {0: ALIGN}, 1), "one", upstream).buffer is None
 
-    def take(at: int) -> None:
-        block = blocks.take(at)
-        order.append(at)
-        blocks.give(block)
+    def test_a_slow_worker_keeps_the_buffer_that_it_reads_into(
+        self, upstream: Upstream, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another worker takes the piece over and completes it; until the slow one is back, nobody gets its buffer."""
+        pieces = Pieces(2 * SIZE, 2 * SIZE, {}, 1)
+        piece = take(pieces, "slow", upstream)
+        piece.began -= 3600
+        assert take(pieces, "fast", upstream) is piece
+        assert piece.buffer is None and not pieces._buffers
+        assert not write(piece, "slow", path, ALIGN)
+        pieces.give_back("slow", piece)
+        assert len(pieces._buffers) == 1
 
-    waiting = [threading.Thread(target=take, args=(at,), daemon=True) for at in (2 * SIZE, 3 * SIZE, SIZE)]
-    for thread in waiting:
-        thread.start()
-        time.sleep(0.05)
-    blocks.give(only)
-    for thread in waiting:
-        thread.join(5)
-    assert order == [SIZE, 2 * SIZE, 3 * SIZE]
+    def test_a_piece_that_another_process_wrote_has_no_buffer(self, upstream: Upstream) -> None:
+        pieces = Pieces(SIZE, SIZE, {}, 1)
+        piece = take(pieces, "one", upstream)
+        pieces.done_elsewhere()
+        assert piece.buffer is None and pieces.is_whole(0)
 
+    @pytest.mark.parametrize("hashing", [True, False])
+    def test_only_a_busy_hasher_is_waited_for(self, upstream: Upstream, hashing: bool) -> None:
+        pieces = Pieces(8 * SIZE, SIZE, {}, 1)
+        first = take(pieces, "one", upstream)
+        pieces.hashing = hashing
 
-def test_all_who_wait_get_a_block_when_the_hashing_waits_for_bytes() -> None:
-    """Each takes what would be hashed last, one after the other: a slow connection does not hold up the others."""
-    blocks = Blocks(SIZE, 8)
-    for number in range(8):
-        filled(blocks, (10 + number) * SIZE, b"a")
-    blocks.hashing(True)
-    waiting = [threading.Thread(target=blocks.take, args=(at * SIZE,), daemon=True) for at in range(8)]
-    for thread in waiting:
-        thread.start()
-    blocks.hashing(False)
-    for thread in waiting:
-        thread.join(5)
-    assert not any(thread.is_alive() for thread in waiting)
+        def wait() -> None:
+            with pieces.changed:
+                pieces.wait_for_buffer()
 
-
-def test_the_next_bytes_that_are_held_are_known() -> None:
-    blocks = Blocks(SIZE, 2)
-    filled(blocks, SIZE, b"a")
-    filled(blocks, 3 * SIZE, b"b")
-    assert [blocks.next(at) for at in (0, SIZE, 3 * SIZE)] == [SIZE, 3 * SIZE, None]
-
-
-def test_a_few_bytes_are_not_worth_a_block() -> None:
-    blocks = Blocks(SIZE, 1)
-    block = blocks.take(0)
-    blocks.keep(block, 0, block[: SIZE // 4])
-    assert blocks.pop(0) is None and blocks.take(0) is block
-
-
-def test_what_is_hashed_is_forgotten() -> None:
-    blocks = Blocks(SIZE, 3)
-    filled(blocks, 0, b"a")
-    filled(blocks, 5 * SIZE, b"b")
-    blocks.forget(SIZE)
-    assert blocks.pop(0) is None and blocks.pop(5 * SIZE)
-
-
-def test_short_reads_fill_one_block() -> None:
-    blocks = Blocks(SIZE, 2)
-    filling = Filling(blocks)
-    for number in range(4):
-        room = filling.room(number * ALIGN)
-        assert len(room) == SIZE - number * ALIGN
-        room[:ALIGN] = bytes([number]) * ALIGN
-        filling.add(ALIGN)
-    block, data = blocks.pop(0) or pytest.fail("a full block is left to the hashing")
-    assert bytes(data) == b"".join(bytes([number]) * ALIGN for number in range(4))
-    assert len(filling.room(SIZE)) == SIZE
-
-
-def test_what_does_not_follow_begins_another_block() -> None:
-    blocks = Blocks(SIZE, 2)
-    filling = Filling(blocks)
-    filling.room(0)[:2] = b"ab"
-    filling.add(SIZE // 2)
-    filling.room(7 * SIZE)
-    filling.drop()
-    block, data = blocks.pop(0) or pytest.fail("what came is kept")
-    assert len(data) == SIZE // 2 and bytes(data[:2]) == b"ab"
-    assert blocks.pop(7 * SIZE) is None
-    filling.end()
-    blocks.give(block)
-    for at in (0, SIZE):  # both are free again, and nobody waits
-        blocks.take(at)
-
-
-@pytest.mark.parametrize(("connections", "block"), [(1, 4 << 20), (8, 4 << 20), (16, 2 << 20), (64, 512 << 10)])
-def test_blocks_are_smaller_where_more_are_filled_at_once(connections: int, block: int) -> None:
-    assert block_of(connections) == block
-    assert MEMORY // block >= 4 * connections
-
-
-def test_what_comes_slowly_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that came in many short reads are hashed from memory as well."""
-    content = os.urandom(12 << 20)
-    read: list[int] = []
-    real = os.preadv
-    monkeypatch.setattr(hasher.os, "preadv", lambda *all_: read.append(real(*all_)) or read[-1])
-    with FaultServer(content) as server:
-        fetch(
-            [Source(server.url)],
-            str(tmp_path / "x"),
-            size=None,
-            sha256=hashlib.sha256(content).hexdigest(),
-            max_rate=16e6,
-            connections=3,
-        )
-    assert read == []
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive() == hashing
+        pieces.hashed(first)
+        waiting.join(5)
+        assert not waiting.is_alive()
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "through the page cache"])
-def good(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the file system is good at direct writes."""
+def direct(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system supports direct writes."""
     wanted = bool(request.param)
-    if wanted and not direct.is_good_at(str(tmp_path)):
-        pytest.skip("the file system of temporary files is not good at direct writes")
-    monkeypatch.setattr(direct, "is_good_at", lambda path: wanted)
+    if wanted and not buffers.supports_direct(str(tmp_path)):
+        pytest.skip("the file system of temporary files does not support direct writes")
+    monkeypatch.setattr(buffers, "supports_direct", lambda path: wanted)
     return wanted
 
 
-def test_every_byte_is_written(good: bool, tmp_path: Path) -> None:
-    """Aligned ones, the end of the file, and what lies across."""
+def test_every_byte_is_written(direct: bool, tmp_path: Path) -> None:
+    """Aligned bytes, the end of the file, and bytes from memory that is not aligned."""
     path = tmp_path / "file"
     content = os.urandom(3 * ALIGN + 100)
     memory = page_aligned(4 * ALIGN)
@@ -202,29 +132,43 @@ def test_every_byte_is_written(good: bool, tmp_path: Path) -> None:
         writer = Writer(str(path), file.fileno())
         at = 0
         while at < len(content):
-            # Once from memory that is not aligned.
             skip = 8 if at == ALIGN else 0
             part = content[at : at + ALIGN] if at <= ALIGN else content[at:]
             memory[skip : skip + len(part)] = part
-            at += writer.write(memory[skip : skip + len(part)], at, skip == 0)
+            at += writer.write(memory[skip : skip + len(part)], at)
         writer.close()
     assert path.read_bytes() == content
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 @pytest.mark.parametrize("size", [1, ALIGN, 5_000_000, (1 << 20) * 40 + 17])
-def test_a_fetch_either_way(good: bool, size: int, tmp_path: Path) -> None:
+def test_a_fetch_with_and_without_direct_writes(direct: bool, size: int, tmp_path: Path) -> None:
     content = os.urandom(size)
     with FaultServer(content) as server:
-        done = fetch([Source(server.url)], str(tmp_path / "x"), size=None, sha256=hashlib.sha256(content).hexdigest())
+        done = fetch([Source(server.url)], str(tmp_path / "x"), size=None, sha256=digest(content))
     assert done.size == size and (tmp_path / "x").read_bytes() == content
 
 
-def test_less_memory_than_what_comes(good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not stay in memory is read from the file."""
-    from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import engine
-
-    monkeypatch.setattr(engine, "MEMORY", 2 << 20)
+@pytest.mark.parametrize("memory", [0, 2, 8])
+def test_a_fetch_with_little_memory(direct: bool, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hasher reads from the file what is not in memory."""
+    monkeypatch.setattr(engine, "MEMORY", memory << 20)
     content = os.urandom(40 << 20)
     with FaultServer(content) as server:
-        fetch([Source(server.url)], str(tmp_path / "x"), size=None, sha256=hashlib.sha256(content).hexdigest())
+        fetch([Source(server.url)], str(tmp_path / "x"), size=None, sha256=digest(content), chunk=2 << 20)
     assert (tmp_path / "x").read_bytes() == content
+
+
+def test_slow_bytes_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many short reads fill one buffer."""
+    content = os.urandom(12 << 20)
+    read: list[int] = []
+    preadv = os.preadv
+    monkeypatch.setattr(hasher.os, "preadv", lambda *all_: read.append(preadv(*all_)) or read[-1])
+    with FaultServer(content) as server:
+        path = str(tmp_path / "x")
+        fetch([Source(server.url)], path, size=None, sha256=digest(content), max_rate=16e6, connections=3)
+    assert read == []

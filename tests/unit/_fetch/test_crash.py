@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fetch engine killed, doubled, and on a disk that is damaged or full."""
+"""Fetches that are killed or run twice at once, and disks that are damaged or full."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import journal as journal_module
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import part_file
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.direct import Writer
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.buffers import Writer
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import Fetched, FetchError, Source, fetch
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.pieces import Pieces
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.source import Place
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.source import Upstream
 from ansible_collections.gpufleet.llamacpp.tests.unit._fetch.fault_server import (
     FaultServer,
     Reply,
@@ -68,14 +68,14 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-def gone_from(start_: int) -> Any:
-    """A server that has lost the file from a byte on: ends a fetch that is under way for good."""
+def lost_from(start_: int) -> Any:
+    """The server has lost the file from this byte on: a running fetch fails for good."""
     return data_only(lambda request, reply: Reply(404, {}, b"") if request.start >= start_ else None)
 
 
 def interrupted(folder: Path, server: FaultServer, chunks: int = 12) -> Path:
-    """The part that a fetch of ``chunks`` chunks left."""
-    server.faults.add(gone_from(chunks * CHUNK))
+    """The part that a failed fetch left after ``chunks`` chunks."""
+    server.faults.add(lost_from(chunks * CHUNK))
     with pytest.raises(FetchError, match="are kept for the next try"):
         pull(folder, server)
     server.faults.waiting.clear()
@@ -84,7 +84,8 @@ def interrupted(folder: Path, server: FaultServer, chunks: int = 12) -> Path:
     return part
 
 
-def right(folder: Path) -> bool:
+def complete(folder: Path) -> bool:
+    """The file is there, and nothing beside it."""
     return os.listdir(folder) == ["file"] and (folder / "file").read_bytes() == CONTENT
 
 
@@ -92,7 +93,7 @@ def test_a_fetch_is_resumed(tmp_path: Path, server: FaultServer) -> None:
     part = interrupted(tmp_path, server)
     assert part.name == f".file.{SHA256[:16]}.part"
     fetched = pull(tmp_path, server)
-    assert right(tmp_path)
+    assert complete(tmp_path)
     assert fetched.bytes_resumed == 12 * CHUNK
     assert fetched.bytes_fetched == len(CONTENT) - 12 * CHUNK
     assert {one.start // CHUNK for one in server.data_requests} == set(range(12, 20))
@@ -100,7 +101,7 @@ def test_a_fetch_is_resumed(tmp_path: Path, server: FaultServer) -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_killed_again_and_again(tmp_path: Path, known: bool) -> None:
-    """At most ``connections`` chunks come again for each kill -9, and the file is right in the end."""
+    """Each kill -9 costs at most ``connections`` chunks, and the file is right in the end."""
     dice = random.Random(3)
     content = dice.randbytes(64 << 20)
     chunk = 1 << 20
@@ -132,7 +133,7 @@ def test_killed_again_and_again(tmp_path: Path, known: bool) -> None:
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_three_at_once(tmp_path: Path, round_: int) -> None:
+def test_three_processes_at_once(tmp_path: Path, round_: int) -> None:
     content = random.Random(round_).randbytes(16 << 20)
     digest = hashlib.sha256(content).hexdigest()
     with FaultServer(content) as server:
@@ -147,7 +148,7 @@ def test_three_at_once(tmp_path: Path, round_: int) -> None:
 
 
 def test_another_process_delivers_first(tmp_path: Path, server: FaultServer) -> None:
-    """What it did is used: the rest is not fetched, and its file is proven by us as well."""
+    """We use its file: we fetch no more, and verify it ourselves."""
 
     def other(request: Request, reply: Reply) -> None:
         if request.start == 5 * CHUNK:
@@ -158,30 +159,30 @@ def test_another_process_delivers_first(tmp_path: Path, server: FaultServer) -> 
 
     server.faults.add(data_only(other))
     fetched = pull(tmp_path, server)
-    assert right(tmp_path)
+    assert complete(tmp_path)
     assert fetched.sha256 == SHA256
     assert fetched.bytes_fetched <= 6 * CHUNK
 
 
-def test_another_process_takes_the_part_away(tmp_path: Path, server: FaultServer) -> None:
-    taken: list[Path] = []
+def test_another_process_removes_the_part(tmp_path: Path, server: FaultServer) -> None:
+    removed: list[Path] = []
 
     def other(request: Request, reply: Reply) -> None:
-        if request.start == 5 * CHUNK and not taken:
+        if request.start == 5 * CHUNK and not removed:
             for path in tmp_path.glob(".file.*"):
                 path.unlink()
-                taken.append(path)
+                removed.append(path)
 
     server.faults.add(data_only(other))
     pull(tmp_path, server)
-    assert len(taken) == 2
-    assert right(tmp_path)
+    assert len(removed) == 2
+    assert complete(tmp_path)
 
 
-def test_another_process_replaced_the_part_at_the_last_moment(
+def test_another_process_replaces_the_part_at_the_last_moment(
     tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has the part's name then is another's work that is not done. It must not become the file."""
+    """Its part is not complete, and must not become the file."""
     link = os.link
     count = []
 
@@ -201,14 +202,14 @@ def test_another_process_replaced_the_part_at_the_last_moment(
     monkeypatch.setattr(os, "link", late)
     monkeypatch.setattr(os, "rename", seen)
     pull(tmp_path, server)
-    assert right(tmp_path)
+    assert complete(tmp_path)
     assert len(server.data_requests) > 20
 
 
-def test_a_chunk_is_on_the_disk_before_it_is_claimed(
+def test_a_chunk_is_durable_before_the_journal_says_so(
     tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the claim too before more than the limit is fetched; and all of it before the file has its name."""
+    """The journal is durable before more than the limit is fetched, and the whole file before it gets its name."""
     events: list[tuple[str, int]] = []
     safe: dict[int, int] = {}
     written = [0]
@@ -240,28 +241,28 @@ def test_a_chunk_is_on_the_disk_before_it_is_claimed(
             safe[threading.get_ident()] = written[0]
             events.append((f"sync {which(handle)}", 0))
 
-    def claim(handle: int, data: bytes) -> None:
+    def record(handle: int, data: bytes) -> None:
         if which(handle) == "journal":
             for found in re.finditer(rb" have (\d+) (\d+)\n", data):
-                claimed = int(found[1]) * CHUNK + int(found[2])
-                events.append(("claim", claimed))
-                assert claimed <= safe[threading.get_ident()]
+                recorded = int(found[1]) * CHUNK + int(found[2])
+                events.append(("record", recorded))
+                assert recorded <= safe[threading.get_ident()]
 
     watch("pwrite", None, wrote)
-    watch("write", claim)
+    watch("write", record)
     watch("fdatasync", sync)
     watch("fsync", sync)
     watch("rename", lambda *dummy: events.append(("rename", 0)))
     pull(tmp_path, server)
-    assert len([one for one in events if one[0] == "claim"]) >= 10  # at most half a chunk later, and in good time
-    told = [name for name, dummy in events]
-    assert all(told[number + 1] in ("claim", "sync journal") for number, one in enumerate(told) if one == "claim")
-    at = told.index("rename")
-    assert told[at - 1 : at + 2] == ["sync part", "rename", "sync folder"]
+    names = [name for name, dummy in events]
+    assert names.count("record") >= 10
+    assert all(names[number + 1] in ("record", "sync journal") for number, one in enumerate(names) if one == "record")
+    at = names.index("rename")
+    assert names[at - 1 : at + 2] == ["sync part", "rename", "sync folder"]
 
 
 def test_a_new_part_has_no_journal(tmp_path: Path) -> None:
-    """One that is found would be of an earlier part, and might name the same inode, as that is free again."""
+    """A journal beside it is one of an earlier part, which may have had the same inode."""
     stale = tmp_path / "x.part.journal.elsewhere.1"
     stale.touch()
     handle, created = part_file.prepare(str(tmp_path / "x.part"), 10)
@@ -269,15 +270,15 @@ def test_a_new_part_has_no_journal(tmp_path: Path) -> None:
     assert created and not stale.exists()
 
 
-def test_who_lost_a_piece_does_not_write(tmp_path: Path) -> None:
+def test_a_worker_that_lost_a_piece_does_not_write(tmp_path: Path) -> None:
     pieces = Pieces(10, 10, {})
-    place = Place(Source("http://a/"), False)
+    upstream = Upstream(Source("http://a/"), False)
     with pieces.changed, (tmp_path / "file").open("w+b") as file:
-        piece, writer = pieces.take("first", place), Writer(file.name, file.fileno())
-        assert piece is not None and piece.write("first", writer, memoryview(b"12345"), True)
+        piece, writer = pieces.take("first", upstream), Writer(file.name, file.fileno())
+        assert piece is not None and piece.write("first", writer, memoryview(b"12345"))
         piece.owner = "second"
-        assert not piece.write("first", writer, memoryview(b"late"), True)
-        assert piece.write("second", writer, memoryview(b"67890"), True)
+        assert not piece.write("first", writer, memoryview(b"late"))
+        assert piece.write("second", writer, memoryview(b"67890"))
         writer.close()
         assert file.read() == b"1234567890"
 
@@ -289,19 +290,19 @@ def test_another_process_delivers_at_the_same_moment(
 
     def race(source: str, target: str, **options: Any) -> None:
         link(source, target, **options)
-        os.rename(target, tmp_path / "file")  # it renames its own name of the same file, and removes all others
+        os.rename(target, tmp_path / "file")  # the other process delivers, and removes the other names
         os.unlink(source)
 
     monkeypatch.setattr(os, "link", race)
     assert pull(tmp_path, server).bytes_fetched == len(CONTENT)
-    assert right(tmp_path)
+    assert complete(tmp_path)
 
 
-def test_a_delivery_of_another_host_is_left_alone(tmp_path: Path, server: FaultServer) -> None:
+def test_a_delivery_of_another_host_is_not_touched(tmp_path: Path, server: FaultServer) -> None:
     part = interrupted(tmp_path, server)
     done = Path(f"{part}.done.elsewhere.1")
     os.link(part, done)
-    server.faults.add(gone_from(13 * CHUNK))
+    server.faults.add(lost_from(13 * CHUNK))
     with pytest.raises(FetchError):
         pull(tmp_path, server)
     assert done.exists()
@@ -313,32 +314,32 @@ def test_without_hard_links(tmp_path: Path, server: FaultServer, monkeypatch: py
 
     monkeypatch.setattr(os, "link", refuse)
     pull(tmp_path, server)
-    assert right(tmp_path)
+    assert complete(tmp_path)
 
 
 @pytest.mark.parametrize("only_name", [True, False])
-def test_a_delivery_that_was_cut_short(tmp_path: Path, server: FaultServer, only_name: bool) -> None:
+def test_an_interrupted_delivery(tmp_path: Path, server: FaultServer, only_name: bool) -> None:
     part = interrupted(tmp_path, server)
     done = f"{part}.done.{journal_module.host_name()}.999999999"
     os.link(part, done)
     if only_name:
         part.unlink()
     assert pull(tmp_path, server).bytes_resumed == 12 * CHUNK
-    assert right(tmp_path)
+    assert complete(tmp_path)
 
 
-def test_of_another_host_nothing_is_removed_until_the_end(tmp_path: Path, server: FaultServer) -> None:
+def test_files_of_another_host_stay_until_the_end(tmp_path: Path, server: FaultServer) -> None:
     part = interrupted(tmp_path, server)
     (mine,) = tmp_path.glob("*.journal.*")
     theirs = Path(f"{part}.journal.elsewhere.1")
     mine.rename(theirs)
-    server.faults.add(gone_from(14 * CHUNK))
+    server.faults.add(lost_from(14 * CHUNK))
     with pytest.raises(FetchError):
         pull(tmp_path, server)
     assert theirs.exists()
     server.faults.waiting.clear()
     assert pull(tmp_path, server).bytes_resumed == 14 * CHUNK
-    assert right(tmp_path)
+    assert complete(tmp_path)
 
 
 class TestDamage:
@@ -350,43 +351,43 @@ class TestDamage:
         data[random.Random(seed).randrange(len(data))] ^= 1 << (seed % 8)
         path.write_bytes(data)
         fetched = pull(tmp_path, server)
-        assert right(tmp_path)
+        assert complete(tmp_path)
         assert fetched.bytes_fetched <= len(CONTENT)
 
     @pytest.mark.parametrize("keep", [0, 10, 200, 350, 700])
-    def test_a_journal_that_was_cut(self, tmp_path: Path, server: FaultServer, keep: int) -> None:
+    def test_a_truncated_journal(self, tmp_path: Path, server: FaultServer, keep: int) -> None:
         interrupted(tmp_path, server)
         (path,) = tmp_path.glob("*.journal.*")
         path.write_bytes(path.read_bytes()[:keep])
         pull(tmp_path, server)
-        assert right(tmp_path)
+        assert complete(tmp_path)
 
-    def test_a_changed_claim_is_no_claim(self, tmp_path: Path, server: FaultServer) -> None:
-        """Chunk 3 becomes chunk 13, which is not there: without the checksum of the line that would be believed."""
+    def test_a_line_with_a_wrong_checksum_is_ignored(self, tmp_path: Path, server: FaultServer) -> None:
+        """Chunk 3 becomes chunk 13, which is missing: without the checksum the engine would not fetch it."""
         interrupted(tmp_path, server)
         (path,) = tmp_path.glob("*.journal.*")
         text = path.read_text()
         assert f" have 3 {CHUNK}\n" in text
         path.write_text(re.sub(r" have 3 (\d+)\n", r" have 13 \1\n", text))
         fetched = pull(tmp_path, server)
-        assert right(tmp_path)
+        assert complete(tmp_path)
         assert {one.start // CHUNK for one in server.data_requests} == {3, *range(12, 20)}
         assert fetched.bytes_resumed == 11 * CHUNK
 
-    def test_a_journal_of_another_file_with_the_part_s_name(self, tmp_path: Path, server: FaultServer) -> None:
+    def test_another_file_with_the_name_of_the_part(self, tmp_path: Path, server: FaultServer) -> None:
         part = interrupted(tmp_path, server)
         blank = tmp_path / "blank"
         blank.write_bytes(bytes(len(CONTENT)))
         blank.rename(part)
         assert pull(tmp_path, server).bytes_resumed == 0
-        assert right(tmp_path)
+        assert complete(tmp_path)
 
     def test_a_journal_without_its_part(self, tmp_path: Path, server: FaultServer) -> None:
         interrupted(tmp_path, server).unlink()
         assert pull(tmp_path, server).bytes_resumed == 0
-        assert right(tmp_path)
+        assert complete(tmp_path)
 
-    def test_a_byte_of_the_part_costs_its_chunk(self, tmp_path: Path, server: FaultServer) -> None:
+    def test_a_wrong_byte_costs_its_chunk(self, tmp_path: Path, server: FaultServer) -> None:
         part = interrupted(tmp_path, server)
         (path,) = tmp_path.glob("*.journal.*")
         assert " prefix 2 " in path.read_text()
@@ -394,11 +395,11 @@ class TestDamage:
             file.seek(2 * CHUNK + 5)
             file.write(bytes([CONTENT[2 * CHUNK + 5] ^ 1]))
         fetched = pull(tmp_path, server)
-        assert right(tmp_path)
+        assert complete(tmp_path)
         assert {one.start // CHUNK for one in server.data_requests} == {2, *range(12, 20)}
         assert fetched.bytes_fetched == len(CONTENT) - 11 * CHUNK
 
-    def test_a_byte_of_the_part_that_nobody_vouches_for_costs_all(self, tmp_path: Path, server: FaultServer) -> None:
+    def test_a_wrong_byte_without_a_recorded_sha256_costs_the_file(self, tmp_path: Path, server: FaultServer) -> None:
         part = interrupted(tmp_path, server)
         (path,) = tmp_path.glob("*.journal.*")
         path.write_text("".join(one for one in path.read_text().splitlines(True) if " prefix " not in one))
@@ -406,26 +407,26 @@ class TestDamage:
             file.seek(2 * CHUNK + 5)
             file.write(bytes([CONTENT[2 * CHUNK + 5] ^ 1]))
         fetched = pull(tmp_path, server)
-        assert right(tmp_path)
+        assert complete(tmp_path)
         assert fetched.bytes_fetched == len(CONTENT) - 12 * CHUNK + len(CONTENT)
 
-    def test_a_wrong_record_of_a_right_chunk(self, tmp_path: Path, server: FaultServer) -> None:
+    def test_a_wrong_sha256_of_a_right_chunk(self, tmp_path: Path, server: FaultServer) -> None:
         interrupted(tmp_path, server)
         (path,) = tmp_path.glob("*.journal.*")
         text = re.sub(r"(?m)^.* prefix 2 .*\n", journal_module.line(f"prefix 2 {'0' * 64}"), path.read_text())
         path.write_text(text)
         fetched = pull(tmp_path, server)
-        assert right(tmp_path)
+        assert complete(tmp_path)
         assert fetched.bytes_fetched == len(CONTENT) - 11 * CHUNK
 
     def test_a_part_that_is_a_link(self, tmp_path: Path, server: FaultServer) -> None:
         part = interrupted(tmp_path, server)
         other = tmp_path / "other"
-        other.write_bytes(b"precious")
+        other.write_bytes(b"other")
         part.unlink()
         part.symlink_to(other)
         pull(tmp_path, server)
-        assert other.read_bytes() == b"precious"
+        assert other.read_bytes() == b"other"
         assert (tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -443,23 +444,23 @@ class TestFullDisk:
         yield folder
         subprocess.run(["umount", str(folder)], check=True)
 
-    def test_is_said_before_the_first_byte(self, small: Path, server: FaultServer) -> None:
+    def test_is_reported_before_the_first_byte(self, small: Path, server: FaultServer) -> None:
         with pytest.raises(FetchError, match="No space left on device; 524288 bytes are free"):
             pull(small, server)
         assert os.listdir(small) == []
         assert server.data_requests == []
 
-    def test_on_the_way_keeps_what_came(
+    def test_during_the_fetch_keeps_its_bytes(
         self, small: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As on a file system that cannot reserve."""
+        """The file system cannot reserve space."""
         monkeypatch.setattr(part_file, "allocate", os.ftruncate)
         with pytest.raises(FetchError, match="No space left on device"):
             pull(small, server, connections=CONNECTIONS)
         assert len(server.data_requests) < 20
         subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
         fetched = pull(small, server)
-        assert right(small)
+        assert complete(small)
         assert fetched.bytes_resumed > 0
 
     def test_a_limit_of_the_process(self, tmp_path: Path, server: FaultServer) -> None:
@@ -484,7 +485,7 @@ class TestFullDisk:
             pull(tmp_path, server)
         assert os.listdir(tmp_path) == []
 
-    def test_a_folder_that_may_not_be_written(self, tmp_path: Path, server: FaultServer) -> None:
+    def test_a_folder_without_write_permission(self, tmp_path: Path, server: FaultServer) -> None:
         if os.geteuid() == 0:
             folder = Path("/proc")
         else:
@@ -494,9 +495,9 @@ class TestFullDisk:
             pull(folder, server)
 
 
-def test_a_part_of_other_content_goes(tmp_path: Path, server: FaultServer) -> None:
+def test_a_part_of_other_content_is_removed(tmp_path: Path, server: FaultServer) -> None:
     interrupted(tmp_path, server)
-    for path in tmp_path.glob("*.journal.*"):  # of a process that is no more
+    for path in tmp_path.glob("*.journal.*"):  # of a process that has ended
         path.rename(str(path).rpartition(".")[0] + ".999999999")
     changed = CONTENT[::-1]
     server.content, server.etag = changed, '"two"'
@@ -504,7 +505,7 @@ def test_a_part_of_other_content_goes(tmp_path: Path, server: FaultServer) -> No
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_part_of_other_content_that_is_at_work_stays(tmp_path: Path, server: FaultServer) -> None:
+def test_a_part_of_other_content_in_use_stays(tmp_path: Path, server: FaultServer) -> None:
     part = interrupted(tmp_path, server)
     (path,) = tmp_path.glob("*.journal.*")
     path.rename(f"{part}.journal.elsewhere.1")

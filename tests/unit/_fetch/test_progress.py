@@ -1,5 +1,7 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The progress file of a pull."""
+
 from __future__ import annotations
 
 import json
@@ -35,7 +37,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.progress"
 
 
-def said(path: Path) -> dict[str, Any]:
+def reported(path: Path) -> dict[str, Any]:
     lines = path.read_text().splitlines()
     assert len(lines) == 1
     value: dict[str, Any] = json.loads(lines[0])
@@ -43,11 +45,11 @@ def said(path: Path) -> dict[str, Any]:
 
 
 class TestProgressFile:
-    def test_says_it_all_to_its_own_user_only(self, path: Path) -> None:
-        tell = ProgressFile(str(path)).fetching("/data/models/a.gguf")
-        assert tell is not None
-        tell(at(500, resumed=100))
-        assert said(path) == {
+    def test_is_one_object_readable_by_its_user_only(self, path: Path) -> None:
+        report = ProgressFile(str(path)).fetching("/data/models/a.gguf")
+        assert report is not None
+        report(at(500, resumed=100))
+        assert reported(path) == {
             "pid": os.getpid(),
             "name": "a.gguf",
             "file": 1,
@@ -66,56 +68,56 @@ class TestProgressFile:
         progress = ProgressFile(str(path))
         progress.expect({"/m/1": 1000, "/m/2": 3000, "/m/3": 6000})
         progress.learn("/m/1", 1000, here=True)
-        tell = progress.fetching("/m/2")
-        assert tell is not None
-        tell(at(500, total=3000, resumed=200))
-        now = said(path)
+        report = progress.fetching("/m/2")
+        assert report is not None
+        report(at(500, total=3000, resumed=200))
+        now = reported(path)
         assert (now["file"], now["files"], now["bytes"], now["total"]) == (2, 3, 1500, 10000)
         assert (now["resumed"], now["eta"]) == (1200, 170.0)
-        tell(at(2000, "verify", total=3000, resumed=200))
-        now = said(path)
+        report(at(2000, "verify", total=3000, resumed=200))
+        now = reported(path)
         assert (now["file"], now["bytes"], now["total"]) == (2, 2000, 3000)
-        tell = progress.fetching("/m/3")
-        assert tell is not None
-        tell(at(1, total=6000))
-        assert (said(path)["bytes"], said(path)["resumed"]) == (4001, 1200)
+        report = progress.fetching("/m/3")
+        assert report is not None
+        report(at(1, total=6000))
+        assert (reported(path)["bytes"], reported(path)["resumed"]) == (4001, 1200)
 
-    def test_does_not_know_the_whole_before_every_size(self, path: Path, clock: list[float]) -> None:
+    def test_the_total_is_unknown_without_every_size(self, path: Path, clock: list[float]) -> None:
         progress = ProgressFile(str(path))
         progress.expect({"/m/1": None, "/m/2": None})
-        tell = progress.fetching("/m/1")
-        assert tell is not None
-        tell(at(500))
-        assert (said(path)["bytes"], said(path)["total"], said(path)["eta"]) == (500, None, None)
+        report = progress.fetching("/m/1")
+        assert report is not None
+        report(at(500))
+        assert (reported(path)["bytes"], reported(path)["total"], reported(path)["eta"]) == (500, None, None)
         progress.learn("/m/2", 4000)
         clock[0] += 1
-        tell(at(600))
-        assert (said(path)["bytes"], said(path)["total"]) == (600, 5000)
+        report(at(600))
+        assert (reported(path)["bytes"], reported(path)["total"]) == (600, 5000)
 
-    def test_has_no_time_left_without_a_rate(self, path: Path) -> None:
-        tell = ProgressFile(str(path)).fetching("/a")
-        assert tell is not None
-        tell(Progress(0, 1000, 0, 0.0, "download"))
-        assert said(path)["eta"] is None
+    def test_without_a_rate_there_is_no_eta(self, path: Path) -> None:
+        report = ProgressFile(str(path)).fetching("/a")
+        assert report is not None
+        report(Progress(0, 1000, 0, 0.0, "download"))
+        assert reported(path)["eta"] is None
 
     def test_is_written_once_a_second(self, path: Path, clock: list[float]) -> None:
         with ProgressFile(str(path)) as progress:
-            tell = progress.fetching("/a")
-            assert tell is not None
-            tell(at(1))
+            report = progress.fetching("/a")
+            assert report is not None
+            report(at(1))
             clock[0] += 0.9
-            tell(at(2))
-            assert said(path)["bytes"] == 1
+            report(at(2))
+            assert reported(path)["bytes"] == 1
             clock[0] += 0.2
-            tell(at(3))
-            assert said(path)["bytes"] == 3
-            tell(at(4, "verify"))  # a new phase is told at once
-            assert said(path)["phase"] == "verify"
+            report(at(3))
+            assert reported(path)["bytes"] == 3
+            report(at(4, "verify"))  # a new phase is reported at once
+            assert reported(path)["phase"] == "verify"
         assert os.listdir(path.parent) == []
 
-    def test_of_a_phase_without_numbers(self, path: Path) -> None:
+    def test_a_phase_without_numbers(self, path: Path) -> None:
         ProgressFile(str(path)).enter("build", "/opt/a.sif")
-        assert {key: value for key, value in said(path).items() if value is not None} == {
+        assert {key: value for key, value in reported(path).items() if value is not None} == {
             "pid": os.getpid(),
             "name": "a.sif",
             "file": 1,
@@ -123,11 +125,11 @@ class TestProgressFile:
             "phase": "build",
         }
 
-    def test_of_a_folder_that_is_no_more_is_not_missed(self, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_no_error(self, tmp_path: Path) -> None:
         with ProgressFile(str(tmp_path / "none" / "a.progress")) as progress:
             progress.enter("copy", "/a")
 
-    def test_is_not_asked_for_without_a_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_path_nothing_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         with ProgressFile(None) as progress:
             progress.enter("copy", "/a")
@@ -136,27 +138,27 @@ class TestProgressFile:
 
 
 class TestBegin:
-    def test_tells_that_it_looks(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_starts_with_the_phase_look(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(progress_module.FILE, str(path))
         begin("/m/a.gguf")
-        assert (said(path)["phase"], said(path)["name"]) == ("look", "a.gguf")
+        assert (reported(path)["phase"], reported(path)["name"]) == ("look", "a.gguf")
         assert not is_deferred()
         assert path.parent.stat().st_mode & 0o777 == 0o700
 
-    def test_finds_the_home_of_its_user(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_expands_the_home_of_its_user(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(path.parent))
         monkeypatch.setenv(progress_module.FILE, "~/a.progress")
         begin("/m/a.gguf")
         assert path.exists()
 
-    def test_tells_nothing_where_it_will_not_bring(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_deferred_module_reports_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(progress_module.FILE, str(path))
         monkeypatch.setenv(progress_module.DEFER, "1")
         begin("/m/a.gguf")
         assert not path.exists()
         assert is_deferred()
 
-    def test_tells_nothing_that_nobody_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_an_action_plugin_there_is_no_report(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(progress_module.FILE, raising=False)
         monkeypatch.chdir(tmp_path)
         with begin("/m/a.gguf"):
@@ -172,13 +174,13 @@ class TestSweep:
         [
             pytest.param(RUNNING, 0, True, id="running"),
             pytest.param(RUNNING, 24 * 29, True, id="running for weeks"),
-            pytest.param(RUNNING, 24 * 31, False, id="running for longer than any job may"),
-            pytest.param(ENDED, 0, True, id="ended just now"),
-            pytest.param(ENDED, 1, False, id="ended, and nobody came for it"),
-            pytest.param("", 1, False, id="no job at all"),
+            pytest.param(RUNNING, 24 * 31, False, id="running longer than any job can"),
+            pytest.param(ENDED, 0, True, id="just ended"),
+            pytest.param(ENDED, 1, False, id="ended an hour ago"),
+            pytest.param("", 1, False, id="not a job"),
         ],
     )
-    def test_takes_what_nobody_waits_for(self, path: Path, content: str, hours: int, stays: bool) -> None:
+    def test_removes_abandoned_files(self, path: Path, content: str, hours: int, stays: bool) -> None:
         job = path.parent / "j1.1"
         job.write_text(content)
         then = time.time() - hours * 3600
@@ -186,5 +188,5 @@ class TestSweep:
         sweep(str(path))
         assert job.exists() == stays
 
-    def test_of_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_no_error(self, tmp_path: Path) -> None:
         sweep(str(tmp_path / "none" / "a.progress"))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Room for a whole set of files, the progress file, and trust in a server's certificate."""
+"""Reserved space for a set of files, and verified certificates."""
 
 from __future__ import annotations
 
@@ -44,26 +44,31 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-class TestSpace:
-    def test_what_is_there_already_is_not_asked_again(self, small: Path) -> None:
+class TestReserve:
+    def test_reserved_space_is_not_needed_again(self, small: Path) -> None:
         need = Need(str(small / "one"), 3 * MIB, content(1))
         assert remaining(need) == 3 * MIB
         reserve([need])
         assert remaining(need) == 0
         assert remaining(Need(need.destination, need.size)) == 3 * MIB
 
-    def test_each_fits_but_not_both(self, small: Path) -> None:
+    def test_no_room_for_both(self, small: Path) -> None:
         one, two = Need(str(small / "one"), 3 * MIB, content(1)), Need(str(small / "two"), 2 * MIB, content(2))
         with pytest.raises(FetchError, match=rf"2 files of {5 * MIB} bytes together: No space .* bytes of {small}/two"):
             reserve([one, two])
         assert os.listdir(small) == []
 
-    def test_reserving_takes_the_place_of_all(self, small: Path) -> None:
+    def test_errors_name_the_shown_path(self, small: Path) -> None:
+        with pytest.raises(FetchError) as failure:
+            reserve([Need(str(small / "one"), 9 * MIB, content(1), "/models/one")])
+        assert "/models/one" in str(failure.value) and str(small) not in str(failure.value)
+
+    def test_space_is_taken_for_all(self, small: Path) -> None:
         reserve([Need(str(small / name), MIB, content(number)) for number, name in enumerate("abc")])
         found = os.statvfs(small)
         assert found.f_bavail * found.f_frsize == MIB
 
-    def test_a_quota_has_its_say(self, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_quota(self, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         allocate = part_file.allocate
 
         def quota(handle: int, size: int) -> None:
@@ -77,7 +82,7 @@ class TestSpace:
             reserve([Need(str(small / "a"), MIB, content(1)), Need(str(small / "b"), 2 * MIB, content(2))])
         assert os.listdir(small) == [".keep"]
 
-    def test_a_reserved_part_claims_nothing(self, small: Path) -> None:
+    def test_a_reserved_part_has_no_content(self, small: Path) -> None:
         data = os.urandom(MIB)
         with FaultServer(data) as server:
             sha256 = fetch([Source(server.url)], str(small / "x"), size=MIB, sha256=None).sha256
@@ -87,8 +92,8 @@ class TestSpace:
         assert sorted(os.listdir(small)) == ["x", "y"]
 
 
-def test_allocate_never_writes_where_the_system_cannot_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the C library's posix_fallocate would, block by block."""
+def test_allocate_without_fallocate_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """posix_fallocate of the C library would write every block."""
 
     class Library:
         class fallocate:  # noqa: N801
@@ -136,12 +141,12 @@ class TestCertificates:
         with FaultServer(os.urandom(MIB), tls=context) as running:
             yield running
 
-    def test_of_an_own_authority_is_trusted_when_told(self, tmp_path: Path, server: FaultServer) -> None:
+    def test_ca_path_is_trusted(self, tmp_path: Path, server: FaultServer) -> None:
         path = tmp_path / "file"
         fetch([Source(server.url)], str(path), size=None, sha256=None, ca_path=str(tmp_path / "ca.pem"), chunk=65536)
         assert path.read_bytes() == server.content
 
-    def test_is_not_trusted_else(self, server: FaultServer) -> None:
-        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED.*give its authority as ca_path") as failure:
+    def test_an_unknown_authority_is_not_trusted(self, server: FaultServer) -> None:
+        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED.*set ca_path to") as failure:
             inspect(Source(server.url))
         assert "tries" not in str(failure.value)

@@ -62,7 +62,9 @@ class Host:
         return host_plan.look(declared, ways, {}, strict)
 
 
-def a_model(*actions: str, refusals: tuple[Problem, ...] = (), trusted: bool = True, record: tuple[int, ...] = ()) -> Any:
+def a_model(
+    *actions: str, refusals: tuple[Problem, ...] = (), trusted: bool = True, record: tuple[int, ...] = ()
+) -> Any:
     return SimpleNamespace(
         plan=SimpleNamespace(actions=actions, refusals=refusals, record=record),
         spec=SimpleNamespace(warnings=()),

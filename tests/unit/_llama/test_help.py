@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama import help as help_text
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.help import Option
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.help import ServerOption as Option
 from ansible_collections.gpufleet.llamacpp.tests.unit._llama.help_sample import HELP
 
 KNOWN = help_text.by_name(help_text.parse(HELP))
@@ -22,13 +22,19 @@ KNOWN = help_text.by_name(help_text.parse(HELP))
         ("--metrics", Option(("--metrics",), "", "numbers to watch", "LLAMA_ARG_ENDPOINT_METRICS")),
         ("--no-jinja", Option(("--jinja", "--no-jinja"), "", "templates", "LLAMA_ARG_JINJA")),
         ("--fim-qwen-1.5b-default", Option(("--fim-qwen-1.5b-default",), "", "a model of its own")),
-        ("--control-vector-layer-range", Option(("--control-vector-layer-range",), "START END", "from layer to layer")),
-        ("-sm", Option(("-sm", "--split-mode"), "{none,layer,row}", "how to split", "", ("none", "layer", "row"))),
+        (
+            "--control-vector-layer-range",
+            Option(("--control-vector-layer-range",), "START END", "from layer to layer"),
+        ),
+        (
+            "-sm",
+            Option(("-sm", "--split-mode"), "{none,layer,row}", "how to split", "", ("none", "layer", "row")),
+        ),
         ("--cpu-strict", Option(("--cpu-strict",), "<0|1>", "whether to stay", "", ("0", "1"))),
         ("-fa", Option(("-fa", "--flash-attn"), "[on|off|auto]", "attention", "", ("on", "off", "auto"))),
     ],
 )
-def test_an_option(name: str, expected: Option) -> None:
+def test_an_option(name: str, expected: ServerOption) -> None:
     assert KNOWN[name] == expected
 
 

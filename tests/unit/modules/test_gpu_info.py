@@ -16,13 +16,13 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.gpu import
 from ansible_collections.gpufleet.llamacpp.plugins.modules import gpu_info
 
 HERE = gpu.Gpu(index=0, uuid="GPU-1", processes=(gpu.GpuProcess(pid=1, memory=2, user="me", command="it"),))
-READING = gpu.Reading(
+READING = gpu.NvmlReading(
     gpus=(HERE,), links=(gpu.Link((0, 1), True, True, "system"),), driver_version="1.2", cuda_version="13.1"
 )
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reading: Any) -> dict[str, Any]:
-    def read() -> gpu.Reading:
+    def read() -> gpu.NvmlReading:
         if isinstance(reading, Exception):
             raise reading
         return reading
@@ -61,7 +61,7 @@ def test_a_host_without_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(monkeypatch, capsys, gpu.Reading((), (), "590.48.01", "13.1"))
+    result = run(monkeypatch, capsys, gpu.NvmlReading((), (), "590.48.01", "13.1"))
     assert result["reason"] == "NVIDIA's driver 590.48.01 is loaded on this host but finds no GPU."
 
 

@@ -25,6 +25,9 @@ MESSAGES = {
 PARTS = {"text", "remedy", "msg", "problems", "refusals", "warnings", "why", "what"}
 # Functions that have to read text that this collection did not write, each with whose text it is.
 OTHERS = {
+    ("module_utils/_fetch/http_range.py", "_error_text"): "requests' message, from which secrets are removed",
+    ("module_utils/_llama/lint_server.py", "_plain"): "llama-server's messages",
+    ("plugin_utils/_results.py", "instances_of"): "ssh's message, of which one line is shown",
     ("module_utils/_instance/host_plan.py", "_validation_problems"): "Ansible's messages end with a period",
 }
 

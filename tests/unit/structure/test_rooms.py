@@ -120,6 +120,8 @@ def test_rooms_and_files_are_small() -> None:
 def test_a_class_name_means_one_thing() -> None:
     places = defaultdict(list)
     for path in ROOT.parent.rglob("*.py"):
+        if path == ROOT / ALONE:
+            continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name not in ("ActionModule", "FilterModule"):
                 places[node.name.lstrip("_")].append(str(path.relative_to(ROOT.parent)))

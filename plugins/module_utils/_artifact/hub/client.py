@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
-from ..._fetch.source import FetchError, origin, shown
+from ..._fetch.source import FetchError, origin, public_address
 from ..._result import OperatorError, Problem
 from ..remote_api import HOPS_MAX, RemoteApi, kind_of, redirect
 
@@ -75,7 +75,7 @@ class HubClient(RemoteApi):
         try:
             return response.json(), urljoin(url, following) if following else ""
         except ValueError:
-            text = f"{shown(url)} answered with {kind_of(response)} and not with JSON"
+            text = f"{public_address(url)} answered with {kind_of(response)} and not with JSON"
             remedy = "It is no model hub, or a login page is in front of it. Check endpoint and the proxy."
             raise HubError(Problem("endpoint", text, remedy)) from None
 
@@ -104,7 +104,7 @@ class HubClient(RemoteApi):
 
     def _refusal(self, response: Any, subject: Subject) -> Problem:
         status, repo = response.status_code, subject.repo
-        hub, given = shown(self.endpoint), self._token is not None
+        hub, given = public_address(self.endpoint), self._token is not None
         page = f"{hub}/{repo}"
         code = response.headers.get("X-Error-Code", "")
         if code == "GatedRepo":

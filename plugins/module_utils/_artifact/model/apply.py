@@ -129,7 +129,7 @@ def _reserve(decision: ModelDecision, source: ModelSource, downloads: Downloads)
         reserve.reserve(found)
     except FetchError as error:
         staging.tidy(incoming)
-        raise OperatorError(Problem("path", str(error))) from error
+        raise OperatorError(*(replace(problem, option="path") for problem in error.problems)) from error
 
 
 def _stage(decision: ModelDecision, source: ModelSource, downloads: Downloads) -> dict[int, _NewFile]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..._fetch.source import FetchError, origin, shown
+from ..._fetch.source import FetchError, origin, public_address
 from ..._result import OperatorError, Problem
 from ..option_names import ImageOptionNames
 from ..remote_api import HOPS_MAX, RemoteApi, redirect
@@ -99,7 +99,7 @@ class RegistryClient(RemoteApi):
             raise RegistryError(
                 Problem(
                     self._names.src,
-                    f"{self._reference.host} wants a token from {shown(realm)!r}, which is no https address",
+                    f"{self._reference.host} wants a token from {public_address(realm)!r}, which is no https address",
                     "User and password were not sent there. Have the registry's token server use TLS.",
                 )
             )
@@ -114,7 +114,7 @@ class RegistryClient(RemoteApi):
             content = None
         token = (content.get("token") or content.get("access_token")) if isinstance(content, dict) else None
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-            text = f"{shown(realm)} gave no token for {self._reference.host}"
+            text = f"{public_address(realm)} gave no token for {self._reference.host}"
             raise RegistryError(Problem(self._names.src, text, "Check the registry's token server."))
         return token
 

@@ -98,7 +98,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Reading:
+class NvmlReading:
     """Everything that NVML reported at one time. gpus are in PCI order."""
 
     gpus: tuple[Gpu, ...]
@@ -107,10 +107,10 @@ class Reading:
     cuda_version: str | None  # the newest CUDA that the driver supports
 
 
-NOTHING = Reading(gpus=(), links=(), driver_version=None, cuda_version=None)
+NOTHING = NvmlReading(gpus=(), links=(), driver_version=None, cuda_version=None)
 
 
-def as_dict(reading: Reading) -> dict[str, Any]:
+def as_dict(reading: NvmlReading) -> dict[str, Any]:
     """The reading as plain data, for a module's result."""
     errors_as_text = [gpu.error and str(gpu.error) for gpu in reading.gpus]
     value = asdict(reading)
@@ -128,7 +128,7 @@ def read_memory(timeout: float = TIMEOUT) -> list[Gpu]:
     return list(read(timeout, facts=False).gpus)
 
 
-def read(timeout: float = TIMEOUT, facts: bool = True) -> Reading:
+def read(timeout: float = TIMEOUT, facts: bool = True) -> NvmlReading:
     """Everything about the host's GPUs, within ``timeout`` seconds; without ``facts`` as read_memory() needs it.
 
     A lost or broken GPU is in the list with its error; it never hides the others. Raises NvmlUnavailable if nothing can
@@ -150,8 +150,8 @@ def read(timeout: float = TIMEOUT, facts: bool = True) -> Reading:
     return _reading(answer)
 
 
-def _reading(answer: Mapping[str, Any]) -> Reading:
-    return Reading(
+def _reading(answer: Mapping[str, Any]) -> NvmlReading:
+    return NvmlReading(
         gpus=tuple(map(_gpu, answer["gpus"])),
         links=tuple(Link(**{**link, "gpus": tuple(link["gpus"])}) for link in answer["links"]),
         driver_version=answer["driver_version"],

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading and choosing GPUs, against the lab's fake libnvidia-ml and the real nvidia-ml-py.
+"""NvmlReading and choosing GPUs, against the lab's fake libnvidia-ml and the real nvidia-ml-py.
 
 This proves the management path (what is read about GPUs), not CUDA: nothing computes on these GPUs.
 """
@@ -282,7 +282,7 @@ def test_the_python_library_is_missing(host: Write, monkeypatch: pytest.MonkeyPa
 
 def test_a_driver_without_a_gpu(host: Write) -> None:
     host("count 0")
-    assert gpu.read() == gpu.Reading(gpus=(), links=(), driver_version="590.48.01", cuda_version="13.1")
+    assert gpu.read() == gpu.NvmlReading(gpus=(), links=(), driver_version="590.48.01", cuda_version="13.1")
 
 
 def test_a_driver_that_hangs_is_abandoned(host: Write) -> None:

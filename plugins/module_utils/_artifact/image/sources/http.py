@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...._fetch.source import shown as public_address
+from ...._fetch.source import public_address
 from ...._result import OperatorError, Problem
 from ...seen_file import SeenFile
 from ...staging import Staged, discarded_on_failure

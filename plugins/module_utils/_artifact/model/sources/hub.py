@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...._fetch.source import shown as public_address
+from ...._fetch.source import public_address
 from ...._gguf.file import GgufError, split_paths
 from ...._host.layout import MODEL_RECORDS
 from ...._result import OperatorError, Problem

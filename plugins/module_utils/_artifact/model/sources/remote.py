@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from ...._fetch.part_file import content_id
 from ...._fetch.reserve import Need
-from ...._fetch.source import shown as public_address
+from ...._fetch.source import public_address
 from ...._result import Problem
 from ...downloads import Downloads
 from ...staging import Staged

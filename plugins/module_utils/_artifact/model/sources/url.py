@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...._fetch.source import shown as public_address
+from ...._fetch.source import public_address
 from ...._result import Problem
 from .remote import RemoteFiles, address_problems, mirrors_of
 from .source import FileSpec, ModelAccess, parts_of
