@@ -34,7 +34,7 @@ KNOWN = help_text.by_name(help_text.parse(HELP))
         ("-fa", Option(("-fa", "--flash-attn"), "[on|off|auto]", "attention", "", ("on", "off", "auto"))),
     ],
 )
-def test_an_option(name: str, expected: ServerOption) -> None:
+def test_an_option(name: str, expected: Option) -> None:
     assert KNOWN[name] == expected
 
 

@@ -55,7 +55,7 @@ def test_everything_that_is_returned_is_documented(
 
 @pytest.mark.parametrize("code", [9, 12])
 def test_a_host_without_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int) -> None:
-    result = run(monkeypatch, capsys, gpu.NvmlUnavailable("This host has none.", code))
+    result = run(monkeypatch, capsys, gpu.NvmlUnavailable("This host has none", code))
     assert (result["gpus"], result["links"], result["reason"]) == ([], [], "This host has none.")
     assert "failed" not in result
 
@@ -69,7 +69,7 @@ def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_a_driver_that_does_not_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int | None
 ) -> None:
-    result = run(monkeypatch, capsys, gpu.NvmlUnavailable("Reboot the host.", code))
+    result = run(monkeypatch, capsys, gpu.NvmlUnavailable("Reboot the host", code))
     assert (result["failed"], result["msg"]) == (True, "Reboot the host.")
 
 
