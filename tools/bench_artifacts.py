@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT / ".collections"))
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.file_record import record
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf.file import read as read_gguf
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host.layout import MODEL_RECORDS
-from ansible_collections.gpufleet.llamacpp.tests.lab.hub import File, Hub
+from ansible_collections.gpufleet.llamacpp.tests.lab.hub import Hub
+from ansible_collections.gpufleet.llamacpp.tests.lab.hub_store import File
 from ansible_collections.gpufleet.llamacpp.tests.unit._gguf import gguf_builder
 
 GIB = 1 << 30

@@ -315,10 +315,10 @@ def _string(reader: _Reader) -> str | Array:
 
 
 def _alignment(path: str, metadata: dict[str, Any]) -> int:
-    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    alignment: Any = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not is_integer(alignment) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 31:
         raise GgufError(f"{path} is damaged: general.alignment is {alignment!r}, and a power of 2 is expected")
-    return alignment
+    return int(alignment)
 
 
 def _padded(value: int, alignment: int) -> int:

@@ -205,7 +205,7 @@ def is_in_use(url: str) -> bool:
     """Whether a process accepts connections at ``url``."""
     try:
         with socket.create_connection(address(url), timeout=PROBE_TIMEOUT) as probe:
-            return probe.getsockname() != probe.getpeername()  # a connection from this very port can meet itself
+            return bool(probe.getsockname() != probe.getpeername())  # a connection from this very port can meet itself
     except OSError:
         return False
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..._host.files import sync_folder
 from ..._host.layout import IMAGE_RECORDS
 from ..._result import OperatorError, Problem
 from .. import file_record, staging
@@ -81,7 +82,7 @@ def _remove(decision: ImageDecision) -> AppliedImage:
         staging.discard(path)
     file_record.forget(seen.file.path, IMAGE_RECORDS)
     if decision.plan.actions:
-        staging.sync_folder(seen.space.folder)
+        sync_folder(seen.space.folder)
     return AppliedImage(SeenFile(seen.file.path))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from ..._fetch import reserve
 from ..._fetch.source import FetchError
 from ..._gguf import file as gguf_file
+from ..._host.files import sync_folder
 from ..._host.layout import MODEL_RECORDS
 from ..._result import OperatorError, Problem
 from .. import file_record, staging
@@ -103,7 +104,7 @@ def _remove(decision: ModelDecision) -> AppliedModel:
     for one in seen.files:
         file_record.forget(one.path, MODEL_RECORDS)
     if decision.plan.actions:
-        staging.sync_folder(seen.space.folder)
+        sync_folder(seen.space.folder)
     return AppliedModel(tuple(SeenGguf(one.path) for one in seen.files))
 
 

@@ -18,7 +18,7 @@ from .. import process
 from . import errors
 
 try:
-    import pynvml
+    import pynvml as pynvml  # read.py asks whether it is there
 except ImportError:
     pynvml = None
 
@@ -157,7 +157,7 @@ def _processes(handle: Any) -> list[Any]:
     """The GPU's processes. Retries if processes start between NVML's two calls, and the list becomes too short."""
     for attempt in range(3):
         try:
-            return pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            return list(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
         except pynvml.NVMLError as error:
             if error.value != INSUFFICIENT_SIZE or attempt == 2:
                 raise
@@ -199,5 +199,5 @@ def _text(value: str | bytes) -> str:
 
 def _library_version() -> str | None:
     # Works without a driver. NVML's version is CUDA's major version, then the driver's version.
-    version = _unless_error(pynvml.nvmlSystemGetNVMLVersion)
+    version: str | None = _unless_error(pynvml.nvmlSystemGetNVMLVersion)
     return version and version.partition(".")[2]

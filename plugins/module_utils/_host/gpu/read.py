@@ -193,7 +193,7 @@ def _in_child(work: Callable[[], Mapping[str, Any]], timeout: float) -> dict[str
     if not data:
         text = "The process that reads the GPUs died inside NVIDIA's library"
         raise NvmlUnavailable(Problem("", text, errors.KERNEL_LOG))
-    answer = json.loads(data)
+    answer: dict[str, Any] = json.loads(data)
     if "traceback" in answer:
         raise RuntimeError(answer["traceback"])
     return answer
