@@ -214,7 +214,10 @@ class RangeClient:
         except (requests.exceptions.RequestException, HTTPError, OSError, ValueError) as failure:
             text = describe(failure, self._timeout, url, headers)
             if isinstance(cause_of(failure), ssl.SSLCertVerificationError):
-                text += "; if the certificate is right, set ca_path to its certificate authority"
+                text += (
+                    "; if the certificate is right, set ca_path (in llamacpp_instance: image_ca_path) to its "
+                    "certificate authority"
+                )
                 raise Rejected(text, asked) from None
             if isinstance(failure, ValueError):  # not a URL, or one that requests does not support
                 raise Rejected(text, asked) from None

@@ -13,15 +13,15 @@ from typing import Any
 from urllib.parse import urljoin
 
 from ..._fetch.source import FetchError, origin, public_address
-from ..._result import OperatorError, Problem
+from ..._result import Problem
 from ..remote_api import HOPS_MAX, RemoteApi, kind_of, redirect
 
 
-class HubError(FetchError, OperatorError):
+class HubError(FetchError):
     """The hub did not give what was asked for. ``status`` is that of HTTP, 0 where nothing answered."""
 
     def __init__(self, problem: Problem, status: int = 0, code: str = "") -> None:
-        OperatorError.__init__(self, problem)
+        super().__init__(problem)
         self.status = status
         self.code = code  # the hub's X-Error-Code, "" where it sent none
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..._fetch.source import FetchError, origin, public_address
-from ..._result import OperatorError, Problem
+from ..._result import Problem
 from ..option_names import ImageOptionNames
 from ..remote_api import HOPS_MAX, RemoteApi, redirect
 from .auth import Credentials
@@ -23,7 +23,7 @@ from .reference import DOCKER_HUB, Reference
 HUB_SERVER = "registry-1.docker.io"
 
 
-class RegistryError(FetchError, OperatorError):
+class RegistryError(FetchError):
     """The registry did not give what was asked for."""
 
 
