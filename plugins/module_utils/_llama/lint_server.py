@@ -57,7 +57,7 @@ def check_parser(
         left = [use for use in left if use not in wrong]
 
 
-def _refused(use: UsedOption, message: str) -> Problem:
+def _refused(use: UsedOption, answer: str) -> Problem:
     option = use.option
     remedy = "Correct it."
     if option.terms:
@@ -66,7 +66,7 @@ def _refused(use: UsedOption, message: str) -> Problem:
         remedy = "The path is inside the container; binds mounts folders of the host there."
     elif option.hint:
         remedy = f"It takes {option.hint}: {option.about}."
-    return Problem("args", f"llama-server refuses {' '.join(use.words)!r}: {_plain(message)}", remedy)
+    return Problem("args", f"llama-server refuses {' '.join(use.words)!r}: {_plain(answer)}", remedy)
 
 
 def _without(begin: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -80,9 +80,9 @@ def _without(begin: Sequence[str], names: Sequence[str]) -> list[str]:
     return kept
 
 
-def _plain(message: str) -> str:
-    """A message of llama-server, without a final period."""
-    return "expected a number" if NO_NUMBER.fullmatch(message.strip()) else message.strip().rstrip(".")
+def _plain(answer: str) -> str:
+    """What llama-server printed about an option, without a final period."""
+    return "expected a number" if NO_NUMBER.fullmatch(answer.strip()) else answer.strip().rstrip(".")
 
 
 def failure_problem(begin: Sequence[str], image: str, code: int, err: str) -> Problem:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._artifact.image import inspect as image_inspect
-from .._artifact.image.inspect import Reading
+from .._artifact.image.inspect import ImageReading
 from .._host import layout
 from .._host.files import read_json, write_json
 from .._host.runtime import Run
@@ -69,7 +69,7 @@ class FactsCache:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
-    def put(self, sha256: str | None, reading: Reading) -> None:
+    def put(self, sha256: str | None, reading: ImageReading) -> None:
         """Cache what a reading shows. Does nothing for an incomplete reading and where the home takes no file."""
         facts = facts_of(reading)
         if not (self.writes and sha256 and facts.options):
@@ -106,7 +106,7 @@ def probe(container: Sequence[str], server: str, run: Run, cache: FactsCache, sh
     return facts_of(reading)
 
 
-def facts_of(reading: Reading) -> ServerFacts:
+def facts_of(reading: ImageReading) -> ServerFacts:
     """What a reading shows."""
     if reading.failure:
         return ServerFacts(failure=reading.failure)

@@ -138,8 +138,13 @@ def _unread(spec: Spec, error: NvmlUnavailable, last: Record | None) -> GpuCheck
     before = recorded(spec, last)
     if isinstance(error, PynvmlMissing):
         return GpuCheck(before, warnings=(f"gpus: {', '.join(spec.gpus)} could not be checked. {error}",))
-    remedy = f"{error} Without gpus the server runs on the CPU." if error.no_gpu else str(error)
-    return GpuCheck(before, problems=(Problem("gpus", f"{', '.join(spec.gpus)} cannot be used", remedy),))
+    hints = ["Without gpus the server runs on the CPU."] if error.no_gpu else []
+    names = ", ".join(spec.gpus)
+    problems = (
+        Problem("gpus", f"{names} cannot be used: {cause.text}", " ".join(filter(None, [cause.remedy, *hints])))
+        for cause in error.problems
+    )
+    return GpuCheck(before, problems=tuple(problems))
 
 
 def recorded(spec: Spec, last: Record | None) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ Private to gpufleet.llamacpp; may change at any time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._gguf.file import GgufError
 from .._host.gpu import nvml
@@ -78,7 +78,9 @@ def check_memory(spec: Spec, launch: Launch, run: Run, resources: Resources, las
             last=last,
             host=memory.host_memory(resources.ours, other_pids),
         )
-    except (OSError, ValueError, GgufError) as error:
+    except GgufError as error:
+        return MemoryCheck(problems=tuple(replace(problem, option="model") for problem in error.problems))
+    except (OSError, ValueError) as error:
         return MemoryCheck(problems=(Problem("memory", f"what {spec.name} takes is not known: {error}"),))
 
 

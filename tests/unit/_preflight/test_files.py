@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record, seen_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import ImageReading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.resolve import Image
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._preflight import files as needed_files
@@ -38,7 +38,7 @@ class Host:
         self.model.write_bytes(build.model())
         self.image.write_bytes(SIF)
         self.answer: tuple[int, str, str] = (0, printed(SERVER), "")
-        self.readings: dict[str, Reading] = {}
+        self.readings: dict[str, ImageReading] = {}
         self.asked: list[list[str]] = []
 
     def run(self, argv: Sequence[str]) -> tuple[int, str, str]:

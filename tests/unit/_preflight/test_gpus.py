@@ -81,17 +81,17 @@ def test_a_gpu_that_is_not_there_and_one_that_is_lost_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "end"), [(18, "The driver does not match."), (12, "Without gpus the server runs on the CPU.")]
+    ("code", "end"), [(18, "the driver does not match."), (12, "Without gpus the server runs on the CPU.")]
 )
 def test_a_driver_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch, code: int, end: str) -> None:
     monkeypatch.setattr(gpu.errors, "pci_gpus", lambda: 0)
-    seen = look(gpu.NvmlUnavailable("The driver does not match.", code), ["0"])
-    assert str(seen.problems[0]).startswith("gpus: 0 cannot be used. The driver does not match.")
+    seen = look(gpu.NvmlUnavailable("the driver does not match", code), ["0"])
+    assert str(seen.problems[0]).startswith("gpus: 0 cannot be used: the driver does not match.")
     assert str(seen.problems[0]).endswith(end)
 
 
 def test_without_the_python_library_the_operators_words_stay_and_it_is_said() -> None:
-    seen = look(gpu.PynvmlMissing("nvidia-ml-py is not installed."))
+    seen = look(gpu.PynvmlMissing("nvidia-ml-py is not installed"))
     assert (seen.uuids, seen.problems) == (None, ())
     assert seen.warnings == ("gpus: 0, 1, 2, 3 could not be checked. nvidia-ml-py is not installed.",)
 
@@ -101,7 +101,7 @@ def last_time(*uuids: str) -> Record:
 
 
 def test_without_the_python_library_what_was_resolved_once_stays() -> None:
-    missing = gpu.PynvmlMissing("not installed.")
+    missing = gpu.PynvmlMissing("not installed")
     assert look(missing, last=last_time(*UUIDS)).uuids == UUIDS
     assert look(missing, ["0"], last=last_time(*UUIDS)).uuids is None
     assert look(missing, last=a_record()).uuids is None

@@ -49,7 +49,7 @@ SEPARATOR = "\x1e"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ImageReading:
     """What one container of an image printed; None or empty is not known.
 
     server: the path of llama-server in the image. build: what ``--version`` prints. cuda: the variables and the folder
@@ -64,7 +64,7 @@ class Reading:
 
 
 # Keeps the reading of the image with this sha256, so that the image is not read again.
-Remember = Callable[[str, Reading], None]
+Remember = Callable[[str, ImageReading], None]
 
 
 def learned(details: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -74,7 +74,7 @@ def learned(details: Mapping[str, Any]) -> dict[str, Any] | None:
     return {key: details.get(key) for key in KEYS}
 
 
-def learn(run: Run, program: str, path: str, shown: str) -> tuple[dict[str, Any], list[str], Reading]:
+def learn(run: Run, program: str, path: str, shown: str) -> tuple[dict[str, Any], list[str], ImageReading]:
     """Read the image at ``path``: the facts for its record, why some of them are None, and the reading.
 
     ``shown`` is the image's path in the warnings.
@@ -83,7 +83,7 @@ def learn(run: Run, program: str, path: str, shown: str) -> tuple[dict[str, Any]
     code, out, err = run([program, "inspect", "--json", path])
     facts["labels"] = _labels(out) if code == 0 else None
     if facts["labels"] is None:
-        return facts, [_warning(program, shown, "cannot be inspected", err)], Reading()
+        return facts, [_warning(program, shown, "cannot be inspected", err)], ImageReading()
     reading = read(container(program, path), None, run)
     messages = reading.failure[1] if reading.failure else ""
     facts["server_path"], facts["build"] = reading.server, reading.build
@@ -108,7 +108,7 @@ def container(program: str, path: str) -> list[str]:
     return [program, "exec", *runtime.ISOLATION, *gpu, path]
 
 
-def read(begin: Sequence[str], server: str | None, run: Run) -> Reading:
+def read(begin: Sequence[str], server: str | None, run: Run) -> ImageReading:
     """Read an image in one container. ``begin``: the command up to the image.
 
     ``server``: the path of llama-server; None: search for it on the image's PATH, then at the known places.
@@ -119,13 +119,13 @@ def read(begin: Sequence[str], server: str | None, run: Run) -> Reading:
     if server and "server" not in sections:
         # The image has no shell, or no such server. With a server the help is enough; else the runtime says why.
         code, out, err = run(bounded([*begin, server, "--help"]))
-        return Reading(server, help=out) if code == 0 else Reading(server, failure=(code, err))
+        return ImageReading(server, help=out) if code == 0 else ImageReading(server, failure=(code, err))
     found = sections.get("server", (0, ""))[1] or None
     version, text = sections.get("version", (1, ""))
     build = VERSION.search(text) if version == 0 else None
     status, help_text = sections.get("help", (code, ""))
     failed = found is None or "help" not in sections or status != 0
-    return Reading(
+    return ImageReading(
         found,
         build[1] if build else None,
         "" if failed else help_text,

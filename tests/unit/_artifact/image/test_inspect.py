@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import inspect as image_inspect
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import ImageReading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
 
 SERVER = """#!/bin/sh
@@ -46,7 +46,7 @@ class Image:
         done = subprocess.run(argv, capture_output=True, check=False, text=True)
         return done.returncode, "INFO: a runtime may print something\n" + done.stdout, done.stderr
 
-    def read(self, server: str | None = None) -> Reading:
+    def read(self, server: str | None = None) -> ImageReading:
         return image_inspect.read(self.begin, server, self)
 
 
@@ -101,7 +101,9 @@ def test_an_image_without_a_shell() -> None:
         asked.append(list(argv))
         return (255, "", "FATAL: stat /bin/sh") if "/bin/sh" in argv else (0, "the help", "")
 
-    assert image_inspect.read(["apptainer", "exec", "/x.sif"], "/server", run) == Reading("/server", help="the help")
+    assert image_inspect.read(["apptainer", "exec", "/x.sif"], "/server", run) == ImageReading(
+        "/server", help="the help"
+    )
     assert asked[1][-5:] == ["apptainer", "exec", "/x.sif", "/server", "--help"]
 
 
@@ -121,7 +123,7 @@ def test_a_server_that_does_not_start(tmp_path: Path, failing: str) -> None:
 
 def test_an_image_that_cannot_be_run() -> None:
     reading = image_inspect.read(["x"], None, lambda argv: (255, "", "FATAL: no image\n"))
-    assert reading == Reading(failure=(255, "FATAL: no image\n"))
+    assert reading == ImageReading(failure=(255, "FATAL: no image\n"))
 
 
 def test_a_container_is_isolated_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:

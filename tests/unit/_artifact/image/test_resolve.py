@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact import file_record, seen_file
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import resolve as images
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image import sif
-from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import Reading
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.inspect import ImageReading
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.image.sources.source import ImageAccess
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._artifact.option_names import LLAMACPP_INSTANCE
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._host import runtime
@@ -46,7 +46,7 @@ class Host:
         self.server = server
         self.run = FakeRuntime()
         self.last: dict[str, Any] = {}
-        self.readings: dict[str, Reading] = {}
+        self.readings: dict[str, ImageReading] = {}
 
     def address(self, tag: str = "v1", scheme: str = "oras") -> str:
         return f"{scheme}://{self.server.host}/gpu/llamacpp{tag if tag.startswith('@') else ':' + tag}"
