@@ -27,9 +27,7 @@ FOREIGN = {
 def script() -> list[str]:
     """The lines of a run.sh."""
     commands = {name: ["true"] for name in ("prepare", "start", "stop", "pid", "logs")}
-    text = run_sh.render(
-        a_spec().as_dict(), a_launch(), "supervisor", commands, start_timeout=1, user_bus=False
-    ).decode()
+    text = run_sh.render(a_spec(), a_launch(), "supervisor", commands, start_timeout=1, user_bus=False).decode()
     return text.splitlines()
 
 
@@ -37,7 +35,7 @@ def command_is_in_the_comment_at_the_top() -> bool:
     lines = script()
     end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     comment = " ".join(line.lstrip("# ") for line in lines[:end])
-    return " ".join(a_launch()["argv"]) in comment
+    return " ".join(a_launch().argv) in comment
 
 
 # A claim about run.sh as it stands in a cause, and whether it is true.
