@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import testinfra
 import yaml
+from ansible_collections.gpufleet.llamacpp.molecule.direct import Direct
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -333,6 +334,17 @@ def tasks(host_name: str, site: Site) -> Callable[..., list[dict[str, Any]]]:
 def module(tasks: Callable[..., list[dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
     """Call one module of the collection; returns its result."""
     return lambda name, /, **options: tasks([(name, options, False)])[0]
+
+
+@pytest.fixture(scope="session")
+def direct(host_name: str, site: Site, connect: Callable[..., Host]) -> Direct:
+    """Modules without Ansible, as processes of the host."""
+
+    def run(words: Iterable[str], environment: dict[str, str]) -> None:
+        argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", f"ansible_user={site.login}", *words]
+        subprocess.run(argv, env={**ENVIRONMENT, **environment}, cwd=ROOT, check=True, capture_output=True)
+
+    return Direct(connect(site.login, host_name), host_name, run)
 
 
 @pytest.fixture(scope="session")

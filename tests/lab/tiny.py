@@ -16,7 +16,7 @@ import numpy
 
 WIDTH, HEADS, LAYERS = 64, 2, 2
 HEAD = WIDTH // HEADS
-CONTEXT = 8192  # of the real model
+CONTEXT = 131072
 CONTROL = 3  # llama.cpp's type of a token such as <|im_end|>
 
 

@@ -11,10 +11,8 @@ import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 import zlib
@@ -191,83 +189,9 @@ def small(servers: Servers) -> Model:
     return Model("lab/Small-GGUF", files[0].name, tuple(files))
 
 
-class Running:
-    """A module that runs on the host, all of its processes in a session of their own."""
-
-    def __init__(self, login: Host, folder: str) -> None:
-        self._login = login
-        self._folder = folder
-        self.pid = int(login.check_output(f"until test -s {folder}/pid; do sleep 0.02; done; cat {folder}/pid"))
-
-    def signal(self, number: signal.Signals) -> bool:
-        """Whether there was anything left to send it to."""
-        return self._login.run(f"kill -{number.value} -- -{self.pid}").rc == 0
-
-    def alive(self) -> bool:
-        return self._login.run(f"kill -0 -- -{self.pid}").rc == 0
-
-    def result(self, seconds: float = 60.0) -> dict[str, Any]:
-        """What the module answered when it had ended; None of it where it was killed."""
-        self._login.run(f"timeout {seconds} bash -c 'while kill -0 -- -{self.pid}; do sleep 0.05; done' 2>/dev/null")
-        out = self._login.check_output(f"cat {self._folder}/out {self._folder}/err")
-        try:
-            return json.loads(out)
-        except ValueError:
-            return {"failed": True, "msg": "", "module_stderr": out}
-
-
 def of_host(path: str) -> Path:
     """A file of the host's root, as this machine sees it."""
     return ROOT / ".lab/run" / LAB / "hosts/gpu1/root" / path.lstrip("/")
-
-
-class Direct:
-    """Modules as processes of the host: what Ansible sends there, started by hand, so that one can be killed.
-
-    Ansible leaves what it sent on the host when it is asked to; that can be unpacked and called with other arguments.
-    """
-
-    def __init__(self, login: Host) -> None:
-        self._login = login
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
-            "ANSIBLE_KEEP_REMOTE_FILES": "1",
-            "LAB": LAB,
-        }
-        login.check_output("rm -rf ~/.ansible/tmp ~/direct")
-        names = ("gguf_model", "sif_image")
-        calls = [{f"gpufleet.llamacpp.{name}": {"path": "/data/none", "state": "absent"}} for name in names]
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as playbook:
-            json.dump([{"hosts": "gpu1", "gather_facts": False, "tasks": calls}], playbook)
-            playbook.flush()
-            argv = [BIN / "ansible-playbook", "-i", ROOT / "inventory/lab", "--check", playbook.name]
-            subprocess.run(argv, env=environment, check=True, capture_output=True)
-        for name in names:
-            login.check_output(
-                f"mkdir -p ~/direct/{name} && find ~/.ansible/tmp -name AnsiballZ_{name}.py -exec mv {{}}"
-                f" ~/direct/{name}/module.py \\; && python3 ~/direct/{name}/module.py explode"
-            )
-        login.check_output("rm -rf ~/.ansible/tmp")
-        self._first = json.loads(login.check_output("cat ~/direct/gguf_model/debug_dir/args"))["ANSIBLE_MODULE_ARGS"]
-
-    def start(self, name: str, /, check: bool = False, **options: Any) -> Running:
-        folder = f"direct/{name}.{secrets.token_hex(4)}"
-        settings = {key: value for key, value in self._first.items() if key.startswith("_ansible_")}
-        settings |= {"_ansible_check_mode": check, "_ansible_module_name": f"gpufleet.llamacpp.{name}"}
-        settings |= {"_ansible_tmpdir": f"/home/operator/{folder}/tmp"}
-        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**settings, **options}})
-        self._login.check_output(
-            f"cp -r direct/{name} {folder} && cd {folder} && mkdir tmp && printf %s %s > debug_dir/args"
-            " && setsid -f sh -c 'echo $$ > pid; exec python3 module.py execute > out 2> err' > /dev/null 2>&1",
-            "%s",
-            arguments,
-        )
-        return Running(self._login, folder)
-
-    def run(self, name: str, /, check: bool = False, **options: Any) -> dict[str, Any]:
-        return self.start(name, check, **options).result()
 
 
 @pytest.fixture(scope="session")
@@ -278,11 +202,6 @@ def file_of_host() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def login(connect: Callable[[str], Host]) -> Host:
     return connect("operator")
-
-
-@pytest.fixture(scope="session")
-def direct(login: Host) -> Direct:
-    return Direct(login)
 
 
 @pytest.fixture
