@@ -67,7 +67,7 @@ SITES = {
     "faults": Site(),
     "services": Site(),
     "fleet": Site(),
-    "artifacts": Site(model=REAL_MODEL),
+    "artifacts": Site(),
     "upgrade": Site(model=REAL_MODEL),
 }
 
@@ -218,6 +218,12 @@ def snapshot(host: Host, *folders: str) -> str:
 @pytest.fixture(scope="session")
 def site() -> Site:
     return SITES[os.environ["MOLECULE_SCENARIO_NAME"]]
+
+
+@pytest.fixture(scope="session")
+def long() -> bool:
+    """Whether `make test-all` runs the tests, with more repetitions."""
+    return bool(os.environ.get("TEST_ALL"))
 
 
 @pytest.fixture(scope="session")

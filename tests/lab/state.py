@@ -152,6 +152,7 @@ def mount_overlay(name: str, layers: Sequence[Path], folder: Path) -> None:
 
 def mounts_under(folder: Path) -> list[str]:
     """Mount points at or below the folder, the deepest first."""
+    folder = folder.resolve()  # the cache may be a link to that of another checkout
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     points = [point.replace("\\040", " ") for point in points]
     return [point for point in reversed(points) if point == str(folder) or point.startswith(f"{folder}/")]

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of models and images share: the servers, the models they have, disks of the host, and the modules as
-processes of the host.
-"""
+"""What the tests of models and images share: the servers, their models, and disks of the host."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A line of nginx's log: what it sent, and for what."""
+    """A line of nginx's log: the request, and the bytes of the response."""
 
     sent: int
     range: str
@@ -52,13 +50,13 @@ class Request:
 
 
 class Servers:
-    """The lab's servers, as `lab inventory` tells of them."""
+    """The lab's servers, from the variables of `lab inventory`."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.folder = Path(told["lab_servers"])
-        self.hub, self.desk, self.mirror = told["lab_hub"], told["lab_hub_desk"], told["lab_hub_mirror"]
-        self.files, self.files_tls = told["lab_files"], told["lab_files_tls"]
-        self.registry, self.private = told["lab_registry"], told["lab_registry_private"]
+    def __init__(self, variables: dict[str, Any]) -> None:
+        self.folder = Path(variables["lab_servers"])
+        self.hub, self.desk, self.mirror = variables["lab_hub"], variables["lab_hub_desk"], variables["lab_hub_mirror"]
+        self.files, self.files_tls = variables["lab_files"], variables["lab_files_tls"]
+        self.registry, self.private = variables["lab_registry"], variables["lab_registry_private"]
         self.user, self.password = "robot", (self.folder / "password").read_text()
         self._seen = {"access.log": 0, "open.out": 0}
 
@@ -72,24 +70,24 @@ class Servers:
         self.ask("POST", f"{self.desk}/switch", {"switches": switches, "repos": repos or {}})
 
     def commit(self) -> None:
-        """The hub has now what lies in the folders of its repositories."""
+        """Publish the files in the folders of the hub's repositories."""
         self.ask("POST", f"{self.desk}/commit", {})
 
     def asked(self) -> list[list[str]]:
-        """What the hub and its CDN were asked since the last time: server, method, path, Authorization."""
+        """The new requests to the hub and its CDN: server, method, path, Authorization."""
         return self.ask("GET", f"{self.desk}/asked")
 
     def requests(self) -> list[Request]:
-        """What nginx gave since the last time."""
+        """The new requests to nginx."""
         found = [re.fullmatch(r'(\d+) "(.*?)" "(.*)" (\d+)', line) for line in self._news("access.log")]
         return [Request(int(one[1]), one[2], one[3], int(one[4])) for one in found if one]
 
     def asked_of_registry(self) -> list[str]:
-        """What the open registry was asked since the last time."""
+        """The new requests to the open registry."""
         return re.findall(r'"((?:GET|HEAD) /v2/\S+) ', "\n".join(self._news("open.out")))
 
     def _news(self, log: str) -> list[str]:
-        time.sleep(0.1)  # a line is written when the request has ended
+        time.sleep(0.1)  # nginx writes a line when a request has ended
         text = (self.folder / log).read_text()
         news, self._seen[log] = text[self._seen[log] :], len(text)
         return news.splitlines()
@@ -98,7 +96,7 @@ class Servers:
         push.sif(f"http://{self.registry}", repository, tag, sif)
 
     def digest(self, repository: str, tag: str) -> str:
-        """Of the manifest that the tag means now, by the registry's own word."""
+        """The digest of the tag's manifest, as the registry reports it."""
         url = f"http://{self.registry}/v2/{repository}/manifests/{tag}"
         kind = "application/vnd.oci.image.manifest.v1+json"
         return self.ask("HEAD", url, headers={"Accept": kind})["Docker-Content-Digest"]
@@ -106,7 +104,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the hub, with its files as they have to arrive."""
+    """A model of the hub, with the files that have to arrive."""
 
     repo: str
     file: str
@@ -126,7 +124,7 @@ class Model:
 
 
 def write_model(path: Path, tensors: int, size: int, split: bool = False) -> list[Path]:
-    """A GGUF file by llama.cpp's own writer, of random weights; in as many parts as tensors, if it is split."""
+    """Write random tensors with llama.cpp's own GGUF writer, to one file or to one part for each tensor."""
     path.parent.mkdir(parents=True, exist_ok=True)
     random = numpy.random.default_rng(4403)
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=1 if split else 0)
@@ -145,15 +143,15 @@ def write_model(path: Path, tensors: int, size: int, split: bool = False) -> lis
 
 @pytest.fixture(scope="session")
 def servers() -> Servers:
-    told = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
-    found = Servers(json.loads(told.stdout)["lab"]["vars"])
+    variables = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
+    found = Servers(json.loads(variables.stdout)["lab"]["vars"])
     found.requests()
     return found
 
 
 @pytest.fixture(autouse=True)
 def as_it_should_be(servers: Servers) -> Iterator[None]:
-    """No test finds the faults of another one's."""
+    """Reset the servers, so that a test does not see the faults and requests of another one."""
     servers.asked()
     servers.requests()
     yield
@@ -168,7 +166,7 @@ def whole(servers: Servers) -> Model:
 
 @pytest.fixture(scope="session")
 def split(servers: Servers) -> Model:
-    """The same in three parts, as llama-gguf-split makes them."""
+    """The real model in three parts, made by llama-gguf-split."""
     parts = sorted((servers.folder / "repos" / REPO / "split").iterdir())
     return Model(REPO, f"split/{NAME}-00002-of-00003.gguf", tuple(parts))
 
@@ -220,7 +218,7 @@ class Disks:
         self._host = host
 
     def make(self, name: str, size: str, *command: str | Path) -> str:
-        """A file with a new file system, by a command of this machine."""
+        """Make a file with a new file system, with a command of this machine."""
         image = of_host(f"/srv/{name}")
         image.unlink(missing_ok=True)
         subprocess.run(["truncate", "-s", size, image], check=True)
@@ -229,7 +227,7 @@ class Disks:
 
     @contextmanager
     def mounted(self, image: str, options: str = "loop") -> Iterator[str]:
-        """Where it is mounted, with a folder "models" of the operator's on it."""
+        """Mount it, with a folder "models" of the operator; yields the mount point."""
         point = f"/mnt/{Path(image).name}"
         self._host.check_output(
             f"mkdir -p {point}; test -e /dev/loop-control || mknod /dev/loop-control c 10 237;"
@@ -244,7 +242,7 @@ class Disks:
 
 @pytest.fixture(scope="session")
 def program(servers: Servers) -> Callable[[str], list[str | Path]]:
-    """The beginning of a command that runs one of the lab's own programs, with the libraries that it came with."""
+    """The beginning of a command that runs one of the lab's own programs with its libraries."""
 
     def command(name: str) -> list[str | Path]:
         usr = servers.folder / "programs/usr"
@@ -271,7 +269,7 @@ def _claims(journals: bytes) -> dict[int, int]:
 
 @pytest.fixture(scope="session")
 def claims_of() -> Callable[[bytes], dict[int, int]]:
-    """What journals say, whose lines are "<crc32> have <chunk> <bytes from its start that are on the disk>"."""
+    """Read journals. Their lines are "<crc32> have <chunk> <bytes from its start that are on the disk>"."""
     return _claims
 
 
@@ -284,13 +282,13 @@ def _sentence(answer: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="session")
 def sentence() -> Callable[[dict[str, Any]], str]:
-    """The words of a failure that an operator can read: one line, and no traceback."""
+    """The message of a failure, which has to be one line and no traceback."""
     return _sentence
 
 
 @pytest.fixture(scope="session")
 def arrived(login: Host) -> Callable[[str, Model], None]:
-    """Every file of the model is in the folder with its right content, and nothing else but the records."""
+    """Check that the folder has every file of the model with the right content, and besides only records."""
 
     def check(folder: str, model: Model) -> None:
         found = login.check_output(f"cd {folder} && sha256sum *.gguf").split()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manager supervisor, without root and without lingering: supervisord, which the operator's crontab starts at boot."""
+"""The manager supervisor, without root and without lingering: the operator's crontab starts supervisord at boot."""
 
 BOOT = (
     "@reboot /home/operator/llamacpp/venv/bin/supervisord -c /home/operator/llamacpp/supervisord.conf"
