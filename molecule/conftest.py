@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the scenarios share: the host as root sees it, the instance on it, and the ways to deploy and to ask.
+"""What the scenarios share: the host as root sees it, the instance on it, and functions that deploy and ask.
 
-The lab's GPUs are a fake of NVIDIA's management library. What leans on them proves the management path and not CUDA.
+The lab fakes NVIDIA's management library. A test that needs GPUs tests the management of GPUs and not CUDA.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import testinfra
 import yaml
+from ansible_collections.gpufleet.llamacpp.molecule.direct import Direct
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,24 +30,30 @@ BIN = Path(sys.executable).parent
 INVENTORY = ROOT / "inventory/lab"
 HOST = "gpu1"
 NAME = "4403-glm-4.7-flash-q4"
+REAL_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAB = os.environ.get("LAB") or "molecule"
 ENVIRONMENT = {
     **os.environ,
     "LAB": LAB,
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
     "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
-    "ANSIBLE_FORCE_COLOR": "0",  # molecule wants colours, the tests read the words
+    "ANSIBLE_FORCE_COLOR": "0",  # molecule asks for colours, and the tests read the text
 }
 
 
 @dataclass(frozen=True)
 class Site:
-    """As whom a scenario deploys, and what should come of it: the home, the manager, and whom the server runs as."""
+    """The user that a scenario deploys as, and what it expects: home, manager, the server's user, and the model.
 
-    login: str
-    home: str
-    manager: str
-    user: str
+    ``fresh``: the host has no Python environment yet.
+    """
+
+    login: str = "operator"
+    home: str = "/home/operator/llamacpp"
+    manager: str = "supervisor"
+    user: str = "operator"
+    model: str = "SmolLM2-tiny.gguf"
+    fresh: bool = False
 
     @property
     def folder(self) -> str:
@@ -54,23 +61,22 @@ class Site:
 
 
 SITES = {
-    "default": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
-    "systemd": Site("root", "/opt/llamacpp", "systemd", "llamacpp"),
-    "systemd_user": Site("operator", "/home/operator/llamacpp", "systemd_user", "operator"),
-    "artifacts": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
-    "faults": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
-    "wrong_input": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
-    "services": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
-    "upgrade": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
-    "fleet": Site("operator", "/home/operator/llamacpp", "supervisor", "operator"),
+    "default": Site(model=REAL_MODEL, fresh=True),
+    "systemd": Site("root", "/opt/llamacpp", "systemd", "llamacpp", fresh=True),
+    "systemd_user": Site(manager="systemd_user"),
+    "faults": Site(),
+    "services": Site(),
+    "fleet": Site(),
+    "artifacts": Site(),
+    "upgrade": Site(model=REAL_MODEL),
 }
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What ansible-playbook said: everything in one text, the numbers of its recap, and the tasks that changed.
+    """The outcome of ansible-playbook: its output, the numbers of its recap, and the tasks that changed something.
 
-    The numbers are of the only host, or of the first; ``recap`` has those of all hosts.
+    The numbers are those of the first host; ``recap`` has those of all hosts.
     """
 
     output: str = field(repr=False)
@@ -82,14 +88,14 @@ class Deployed:
 
 
 def said(output: str, code: int) -> Deployed:
-    """What the output of ansible-playbook means."""
+    """Read the output of ansible-playbook."""
     counts = {
         host: {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)", numbers)}
         for host, numbers in re.findall(r"^(\S+)\s+: (ok=.*)$", output, re.MULTILINE)
     }
     parts = [part.partition("] ***") for part in output.split("TASK [")[1:]]
-    tasks = {name.rpartition(" : ")[2] for name, dummy, told in parts if "changed: [" in told}
-    first = next(iter(counts.values()), {"changed": 0, "failed": 0})  # a playbook that is refused has no recap
+    tasks = {name.rpartition(" : ")[2] for name, dummy, lines in parts if "changed: [" in lines}
+    first = next(iter(counts.values()), {"changed": 0, "failed": 0})  # a playbook that Ansible refuses has no recap
     return Deployed(output, first["changed"], first["failed"], frozenset(tasks), counts, code)
 
 
@@ -115,14 +121,14 @@ def play(playbook: str, *words: str, **variables: Any) -> subprocess.Popen[str]:
 
 
 def played(playbook: str, *words: str, **variables: Any) -> Deployed:
-    """The same, and wait for it."""
+    """Run a playbook as play() does, and wait for it."""
     with play(playbook, *words, **variables) as running:
         output = running.communicate()[0]
     return said(output, running.returncode)
 
 
 class Instance:
-    """The instance on the host, seen from outside: processes, files, answers; nothing that the collection tells."""
+    """The instance on the host, seen from outside: processes, files, answers; nothing that the collection reports."""
 
     def __init__(self, site: Site, host: Host, login: Host) -> None:
         self.site = site
@@ -130,7 +136,7 @@ class Instance:
         self.login = login
 
     def account(self) -> dict[str, Any]:
-        """What the runner wrote down about the processes that it started."""
+        """The runner's record of the processes that it started."""
         folder = f"/run/llamacpp-{NAME}" if self.site.manager == "systemd" else self.site.folder
         return json.loads(self.host.check_output("cat %s", f"{folder}/running.json"))
 
@@ -169,7 +175,7 @@ class Instance:
         return int(curl.stdout or 0)
 
     def script(self, word: str) -> Any:
-        """run.sh, as the one who has deployed it calls it."""
+        """Call run.sh as the user that deployed it."""
         return self.login.run("%s %s", f"{self.site.folder}/run.sh", word)
 
     def log(self) -> str:
@@ -191,7 +197,7 @@ class Instance:
             time.sleep(0.3)
 
     def back(self, before: int) -> int:
-        """Wait until another server than the one before is ready, alone; returns its pid."""
+        """Wait until one server is ready, and another one than before; returns its pid."""
         self.wait(lambda: len(self.pids()) == 1 and self.pids() != [before] and self.health() == 200, "new server")
         return self.pid()
 
@@ -201,7 +207,7 @@ class Instance:
 
 
 def snapshot(host: Host, *folders: str) -> str:
-    """Of a folder only that it is there: its time is that of the last temporary file in it."""
+    """The state of all files below the folders. Folders are without times, which temporary files change."""
     found = host.run(
         f"find {' '.join(folders)} -xdev ! -path '*/.ansible*' ! -path '*/.cache*' ! -name '*.log' ! -name '*.pyc'"
         " ! -name __pycache__ \\( -type d -printf '%p %m %u:%g\\n' -o -printf '%p %y %m %u:%g %s %T@ %i\\n' \\) | sort"
@@ -215,8 +221,14 @@ def site() -> Site:
 
 
 @pytest.fixture(scope="session")
+def long() -> bool:
+    """Whether `make test-all` runs the tests, with more repetitions."""
+    return bool(os.environ.get("TEST_ALL"))
+
+
+@pytest.fixture(scope="session")
 def connect() -> Iterator[Callable[..., Host]]:
-    """A way to a host of the lab as a user, over one ssh connection for all commands of a test run."""
+    """Connect to a host of the lab as a user, over one ssh connection for all commands of a test run."""
     with tempfile.TemporaryDirectory() as folder:
 
         def as_user(user: str, name: str = HOST) -> Host:
@@ -246,7 +258,7 @@ def instance(host_name: str, site: Site, host: Host, connect: Callable[..., Host
 
 @pytest.fixture(scope="session")
 def begin(host_name: str, site: Site) -> Callable[..., subprocess.Popen[str]]:
-    """Begin to run deploy-4403.yml with the lab's settings and what a test wants differently; do not wait for it."""
+    """Begin to run deploy-4403.yml with the lab's settings and those of a test; do not wait for it."""
 
     def run(*words: str, **settings: Any) -> subprocess.Popen[str]:
         extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides(**settings)}
@@ -263,7 +275,7 @@ def run_playbook() -> Callable[..., Deployed]:
 
 @pytest.fixture(scope="session")
 def begin_playbook() -> Callable[..., subprocess.Popen[str]]:
-    """Begin to run it."""
+    """Begin to run a playbook of the collection; do not wait for it."""
     return play
 
 
@@ -275,13 +287,13 @@ def changed_overrides() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def meaning() -> Callable[[str, int], Deployed]:
-    """What an output and an exit status say."""
+    """Read an output and an exit status of ansible-playbook."""
     return said
 
 
 @pytest.fixture(scope="session")
 def deploy(begin: Callable[..., subprocess.Popen[str]]) -> Callable[..., Deployed]:
-    """The same, and wait for it."""
+    """Run deploy-4403.yml as begin() does, and wait for it."""
 
     def run(*words: str, **settings: Any) -> Deployed:
         with begin(*words, **settings) as running:
@@ -293,8 +305,8 @@ def deploy(begin: Callable[..., subprocess.Popen[str]]) -> Callable[..., Deploye
 
 @pytest.fixture(scope="session")
 def tasks(host_name: str, site: Site) -> Callable[..., list[dict[str, Any]]]:
-    """Call modules of the collection one after the other, as (module, options, check mode), whether they fail or not;
-    returns their results.
+    """Call modules of the collection one after the other, given as (module, options, check mode). Returns their
+    results; a failure does not end the calls.
     """
 
     def call(calls: Iterable[tuple[str, dict[str, Any], bool]]) -> list[dict[str, Any]]:
@@ -328,6 +340,34 @@ def tasks(host_name: str, site: Site) -> Callable[..., list[dict[str, Any]]]:
 def module(tasks: Callable[..., list[dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
     """Call one module of the collection; returns its result."""
     return lambda name, /, **options: tasks([(name, options, False)])[0]
+
+
+@pytest.fixture(scope="session")
+def direct(host_name: str, site: Site, connect: Callable[..., Host]) -> Direct:
+    """Modules without Ansible, as processes of the host."""
+
+    def run(words: Iterable[str], environment: dict[str, str]) -> None:
+        argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", f"ansible_user={site.login}", *words]
+        subprocess.run(argv, env={**ENVIRONMENT, **environment}, cwd=ROOT, check=True, capture_output=True)
+
+    return Direct(connect(site.login, host_name), host_name, run)
+
+
+@pytest.fixture(scope="session")
+def late_start(connect: Callable[..., Host]) -> Callable[..., dict[str, Any]]:
+    """Settings with which the server starts late: ``late_start(gpu1=0, gpu2=20)``, in seconds by host."""
+
+    def settings(**seconds: int) -> dict[str, Any]:
+        for name, pause in seconds.items():
+            # The collection's question for the options (--completion-bash) is no start.
+            case = f'case "$*" in *--completion-bash*) ;; "-m "*) sleep {pause} ;; esac'
+            script = f'#!/bin/sh\n{case}\nexec llama-server "$@"\n'
+            host = connect("root", name)
+            host.check_output("mkdir -p /tmp/late && printf %s > /tmp/late/llama-server", script)
+            host.check_output("chmod -R a+rx /tmp/late")
+        return {"server_path": "/late/llama-server", "binds": ["/data/models:/models", "/tmp/late:/late:ro"]}
+
+    return settings
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ansible-cores that the collection is checked on: the oldest supported one in .venv, the newest that runs here."""
+"""The ansible-cores that the tests use: the oldest supported one in .venv, and the newest that runs on this machine.
+
+Usage: cores.py ARGUMENT...     runs Python with these arguments in the environment of the newest one
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +44,12 @@ def pinned_core(requirements: Path) -> str:
 
 
 def floor() -> Environment:
-    """The oldest supported one; `make venv` has made it."""
+    """The oldest supported one, which `make venv` makes."""
     return Environment(pinned_core(ROOT / "requirements" / "lab.txt"), ROOT / ".venv")
 
 
 def newest() -> Environment | None:
-    """The newest one that an interpreter of this machine runs, made where it is missing; None where there is none."""
+    """The newest one that an interpreter of this machine runs, made if it is missing; None if there is none."""
     files = sorted(
         (ROOT / "requirements").glob("ansible-core-*.txt"),
         key=lambda path: [int(number) for number in pinned_core(path).split(".")],
@@ -60,24 +64,15 @@ def newest() -> Environment | None:
     return None
 
 
-def chosen() -> list[Environment]:
-    """The environments to check on: the one of the variable CORE ("2.19"), or all that this machine has.
-
-    Raises SystemExit if it does not have that one.
-    """
-    core, oldest = os.environ.get("CORE", ""), floor()
-    if core == oldest.core:
-        return [oldest]
-    latest = newest()
-    if core and (latest is None or core != latest.core):
-        raise SystemExit(
-            f"CORE={core}: this machine has ansible-core {oldest.core}{f' and {latest.core}' if latest else ''}."
-        )
-    if latest is None:
-        print(f"No Python for a newer ansible-core than {oldest.core} on this machine: only that one is tested here.")
-        return [oldest]
-    return [latest] if core else [oldest, latest]
+def newest_or_exit() -> Environment:
+    """The newest one. Ends this program without an error if this machine has no Python for it."""
+    found = newest()
+    if found is None:
+        print(f"This machine has no Python for a newer ansible-core than {floor().core}. That one has been tested.")
+        sys.exit(0)
+    return found
 
 
 if __name__ == "__main__":
-    newest()
+    python = newest_or_exit().folder / "bin" / "python"
+    os.execv(python, [str(python), *sys.argv[1:]])

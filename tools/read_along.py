@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Do what README.md and docs/tutorial.md say, to the letter: every bash block runs, in a folder of a reader's own.
 
-Usage: read_along.py [--show] [PAGE ...]; --show prints what would run. `make tutorial` calls it. The hosts are the
+Usage: read_along.py [--show] [PAGE ...]; --show prints what would run. `make pages` calls it. The hosts are the
 lab's, so the GPUs are a fake: it proves that the words are right, and not CUDA.
 
 A block of YAML or of an ini file whose first line is "# some/path.yml" becomes that file. A bash block that ends with

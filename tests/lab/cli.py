@@ -62,9 +62,10 @@ def parser() -> argparse.ArgumentParser:
 
     verb("setup", "install what the lab needs from apt: " + " ".join(TOOLS.values()))
     verb("build", "build all that hosts and servers are made of; boots nothing, does nothing where all is there")
-    verb("up", "build what is missing and boot N hosts; does nothing where all is up").add_argument(
-        "count", metavar="N", nargs="?", type=int, default=2, help="how many (default 2)"
-    )
+    up = verb("up", "build what is missing and boot N hosts; does nothing where all is up")
+    up.add_argument("count", metavar="N", nargs="?", type=int, default=2, help="how many (default 2)")
+    up.add_argument("--prepared", action="store_true", help="hosts on which the operator's Python environment is there")
+    up.add_argument("--tiny", action="store_true", help="serve a tiny model of random weights instead of the real one")
     verb(
         "servers",
         "start what models and images come from: a hub, its mirror, a CDN, registries; needs a lab that is up",
@@ -138,7 +139,7 @@ def main() -> int:
 def change(lab: Lab, arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
     if arguments.verb == "up":
-        fleet.up(lab, arguments.count)
+        fleet.up(lab, arguments.count, arguments.prepared, arguments.tiny)
         return
     if arguments.verb == "servers":
         fleet.serve_all(lab)

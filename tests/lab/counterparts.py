@@ -37,7 +37,7 @@ PORTS = {
 }
 USER, PASSWORD = "robot", "registry-password-9Xq2"
 MODEL_REPO = "lab/SmolLM2-135M-Instruct-GGUF"
-# The operator's split models, by the beginning of their parts' names, and in how many parts the small one stands in.
+# The operator's split models, by the beginning of their parts' names, and the number of parts of the tiny one instead.
 STAND_INS = {
     "unsloth/GLM-4.7-GGUF/UD-Q2_K_XL/GLM-4.7-UD-Q2_K_XL": 3,
     "lmstudio-community/DeepSeek-V2.5-GGUF/DeepSeek-V2.5-Q6_K": 5,
@@ -157,11 +157,11 @@ def _lay_out(folder: Path, images: Images, built: stock.Stock) -> None:
     repo = folder / "repos" / MODEL_REPO
     links = {repo / MODEL_NAME: images.model / MODEL_NAME, folder / "files" / SIF_NAME: images.sif / SIF_NAME}
     links |= {folder / "programs": built.programs}
-    links |= {repo / "split" / part.name: part for part in built.three.iterdir()}
+    links |= {repo / "split" / part.name: part for part in built.real[3].iterdir()}
     for name, parts in STAND_INS.items():
         stand_in = folder / "repos" / name
         stand_in.parent.mkdir(parents=True, exist_ok=True)
-        for part in sorted((built.three if parts == 3 else built.five).iterdir()):
+        for part in sorted(built.tiny[parts].iterdir()):
             links[Path(f"{stand_in}-{part.stem[-14:]}.gguf")] = part
     for link, target in links.items():
         if not link.is_symlink():

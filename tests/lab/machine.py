@@ -48,16 +48,16 @@ class Host:
 
     # -- root ------------------------------------------------------------------------------------------------------
 
-    def prepare(self, images: Images) -> None:
-        """A root for the host: what every host shares below, what this one changed above."""
+    def prepare(self, images: Images, layers: list[Path]) -> None:
+        """A root for the host: the layers that hosts share, and above them what this host changes."""
         # The inode too: somebody may have emptied the cache below a running host.
-        base = f"{images.root.name} {images.root.stat().st_ino}"
+        base = " ".join(f"{layer.name} {layer.stat().st_ino}" for layer in layers)
         if self.record.get("root") != base:
             self.wipe()
             self.record["root"] = base
             self.lab.save()
         if not os.path.ismount(self.root):
-            mount_overlay(self.lab.id, images.root, self.folder)
+            mount_overlay(self.lab.id, layers, self.folder)
         if not (self.root / "etc/hostname").exists():
             self._make_individual()
         self._install_gpu(images.gpu)

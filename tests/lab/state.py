@@ -138,18 +138,21 @@ def last_line(log: Path) -> str:
     return lines[-1].strip()
 
 
-def mount_overlay(name: str, lower: Path, folder: Path) -> None:
-    """Mount folder/root: the lower folder, with what is written kept in folder/upper."""
+def mount_overlay(name: str, layers: Sequence[Path], folder: Path) -> None:
+    """Mount folder/root: the layers, the topmost first, and above them folder/upper, which takes what is written."""
     for part in ("upper", "work", "root"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     # Relative to .lab: the checkout's path may hold a comma or a colon, which mean something in mount options.
-    places = {"lowerdir": lower, "upperdir": folder / "upper", "workdir": folder / "work"}
-    options = ",".join(f"{option}={path.relative_to(WORK)}" for option, path in places.items())
+    places = {"lowerdir": layers, "upperdir": [folder / "upper"], "workdir": [folder / "work"]}
+    options = ",".join(
+        f"{option}={':'.join(str(path.relative_to(WORK)) for path in paths)}" for option, paths in places.items()
+    )
     run("mount", "-t", "overlay", name, "-o", options, folder / "root", cwd=WORK)
 
 
 def mounts_under(folder: Path) -> list[str]:
     """Mount points at or below the folder, the deepest first."""
+    folder = folder.resolve()  # the cache may be a link to that of another checkout
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     points = [point.replace("\\040", " ") for point in points]
     return [point for point in reversed(points) if point == str(folder) or point.startswith(f"{folder}/")]

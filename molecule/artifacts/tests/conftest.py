@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of models and images share: the servers, the models they have, disks of the host, and the modules as
-processes of the host.
-"""
+"""What the tests of models and images share: the servers, their models, and disks of the host."""
 
 from __future__ import annotations
 
@@ -11,10 +9,8 @@ import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 import zlib
@@ -45,7 +41,7 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A line of nginx's log: what it sent, and for what."""
+    """A line of nginx's log: the request, and the bytes of the response."""
 
     sent: int
     range: str
@@ -54,13 +50,13 @@ class Request:
 
 
 class Servers:
-    """The lab's servers, as `lab inventory` lists them."""
+    """The lab's servers, from the variables of `lab inventory`."""
 
-    def __init__(self, listed: dict[str, Any]) -> None:
-        self.folder = Path(listed["lab_servers"])
-        self.hub, self.desk, self.mirror = listed["lab_hub"], listed["lab_hub_desk"], listed["lab_hub_mirror"]
-        self.files, self.files_tls = listed["lab_files"], listed["lab_files_tls"]
-        self.registry, self.private = listed["lab_registry"], listed["lab_registry_private"]
+    def __init__(self, variables: dict[str, Any]) -> None:
+        self.folder = Path(variables["lab_servers"])
+        self.hub, self.desk, self.mirror = variables["lab_hub"], variables["lab_hub_desk"], variables["lab_hub_mirror"]
+        self.files, self.files_tls = variables["lab_files"], variables["lab_files_tls"]
+        self.registry, self.private = variables["lab_registry"], variables["lab_registry_private"]
         self.user, self.password = "robot", (self.folder / "password").read_text()
         self._seen = {"access.log": 0, "open.out": 0}
 
@@ -74,24 +70,24 @@ class Servers:
         self.ask("POST", f"{self.desk}/switch", {"switches": switches, "repos": repos or {}})
 
     def commit(self) -> None:
-        """Have the hub serve the files in the folders of its repositories."""
+        """Publish the files in the folders of the hub's repositories."""
         self.ask("POST", f"{self.desk}/commit", {})
 
     def asked(self) -> list[list[str]]:
-        """What the hub and its CDN were asked since the last time: server, method, path, Authorization."""
+        """The new requests to the hub and its CDN: server, method, path, Authorization."""
         return self.ask("GET", f"{self.desk}/asked")
 
     def requests(self) -> list[Request]:
-        """What nginx gave since the last time."""
+        """The new requests to nginx."""
         found = [re.fullmatch(r'(\d+) "(.*?)" "(.*)" (\d+)', line) for line in self._news("access.log")]
         return [Request(int(one[1]), one[2], one[3], int(one[4])) for one in found if one]
 
     def asked_of_registry(self) -> list[str]:
-        """What the open registry was asked since the last time."""
+        """The new requests to the open registry."""
         return re.findall(r'"((?:GET|HEAD) /v2/\S+) ', "\n".join(self._news("open.out")))
 
     def _news(self, log: str) -> list[str]:
-        time.sleep(0.1)  # a line is written when the request has ended
+        time.sleep(0.1)  # nginx writes a line when a request has ended
         text = (self.folder / log).read_text()
         news, self._seen[log] = text[self._seen[log] :], len(text)
         return news.splitlines()
@@ -100,7 +96,7 @@ class Servers:
         push.sif(f"http://{self.registry}", repository, tag, sif)
 
     def digest(self, repository: str, tag: str) -> str:
-        """Of the manifest that the tag means now, by the registry's own word."""
+        """The digest of the tag's manifest, as the registry reports it."""
         url = f"http://{self.registry}/v2/{repository}/manifests/{tag}"
         kind = "application/vnd.oci.image.manifest.v1+json"
         return self.ask("HEAD", url, headers={"Accept": kind})["Docker-Content-Digest"]
@@ -108,7 +104,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the hub, with its files as they have to arrive."""
+    """A model of the hub, with the files that have to arrive."""
 
     repo: str
     file: str
@@ -128,7 +124,7 @@ class Model:
 
 
 def write_model(path: Path, tensors: int, size: int, split: bool = False) -> list[Path]:
-    """A GGUF file by llama.cpp's own writer, of random weights; in as many parts as tensors, if it is split."""
+    """Write random tensors with llama.cpp's own GGUF writer, to one file or to one part for each tensor."""
     path.parent.mkdir(parents=True, exist_ok=True)
     random = numpy.random.default_rng(4403)
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=1 if split else 0)
@@ -147,15 +143,15 @@ def write_model(path: Path, tensors: int, size: int, split: bool = False) -> lis
 
 @pytest.fixture(scope="session")
 def servers() -> Servers:
-    listed = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
-    found = Servers(json.loads(listed.stdout)["lab"]["vars"])
+    variables = subprocess.run([ROOT / "tests/lab/lab", "inventory"], capture_output=True, text=True, check=True)
+    found = Servers(json.loads(variables.stdout)["lab"]["vars"])
     found.requests()
     return found
 
 
 @pytest.fixture(autouse=True)
 def as_it_should_be(servers: Servers) -> Iterator[None]:
-    """No test finds the faults of another one's."""
+    """Reset the servers, so that a test does not see the faults and requests of another one."""
     servers.asked()
     servers.requests()
     yield
@@ -170,7 +166,7 @@ def whole(servers: Servers) -> Model:
 
 @pytest.fixture(scope="session")
 def split(servers: Servers) -> Model:
-    """The same in three parts, as llama-gguf-split makes them."""
+    """The real model in three parts, made by llama-gguf-split."""
     parts = sorted((servers.folder / "repos" / REPO / "split").iterdir())
     return Model(REPO, f"split/{NAME}-00002-of-00003.gguf", tuple(parts))
 
@@ -191,83 +187,9 @@ def small(servers: Servers) -> Model:
     return Model("lab/Small-GGUF", files[0].name, tuple(files))
 
 
-class Running:
-    """A module that runs on the host, all of its processes in a session of their own."""
-
-    def __init__(self, login: Host, folder: str) -> None:
-        self._login = login
-        self._folder = folder
-        self.pid = int(login.check_output(f"until test -s {folder}/pid; do sleep 0.02; done; cat {folder}/pid"))
-
-    def signal(self, number: signal.Signals) -> bool:
-        """Whether there was anything left to send it to."""
-        return self._login.run(f"kill -{number.value} -- -{self.pid}").rc == 0
-
-    def alive(self) -> bool:
-        return self._login.run(f"kill -0 -- -{self.pid}").rc == 0
-
-    def result(self, seconds: float = 60.0) -> dict[str, Any]:
-        """What the module answered when it had ended; None of it where it was killed."""
-        self._login.run(f"timeout {seconds} bash -c 'while kill -0 -- -{self.pid}; do sleep 0.05; done' 2>/dev/null")
-        out = self._login.check_output(f"cat {self._folder}/out {self._folder}/err")
-        try:
-            return json.loads(out)
-        except ValueError:
-            return {"failed": True, "msg": "", "module_stderr": out}
-
-
 def of_host(path: str) -> Path:
     """A file of the host's root, as this machine sees it."""
     return ROOT / ".lab/run" / LAB / "hosts/gpu1/root" / path.lstrip("/")
-
-
-class Direct:
-    """Modules as processes of the host: what Ansible sends there, started by hand, so that one can be killed.
-
-    Ansible leaves what it sent on the host when it is asked to; that can be unpacked and called with other arguments.
-    """
-
-    def __init__(self, login: Host) -> None:
-        self._login = login
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
-            "ANSIBLE_KEEP_REMOTE_FILES": "1",
-            "LAB": LAB,
-        }
-        login.check_output("rm -rf ~/.ansible/tmp ~/direct")
-        names = ("gguf_model", "sif_image")
-        calls = [{f"gpufleet.llamacpp.{name}": {"path": "/data/none", "state": "absent"}} for name in names]
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as playbook:
-            json.dump([{"hosts": "gpu1", "gather_facts": False, "tasks": calls}], playbook)
-            playbook.flush()
-            argv = [BIN / "ansible-playbook", "-i", ROOT / "inventory/lab", "--check", playbook.name]
-            subprocess.run(argv, env=environment, check=True, capture_output=True)
-        for name in names:
-            login.check_output(
-                f"mkdir -p ~/direct/{name} && find ~/.ansible/tmp -name AnsiballZ_{name}.py -exec mv {{}}"
-                f" ~/direct/{name}/module.py \\; && python3 ~/direct/{name}/module.py explode"
-            )
-        login.check_output("rm -rf ~/.ansible/tmp")
-        self._first = json.loads(login.check_output("cat ~/direct/gguf_model/debug_dir/args"))["ANSIBLE_MODULE_ARGS"]
-
-    def start(self, name: str, /, check: bool = False, **options: Any) -> Running:
-        folder = f"direct/{name}.{secrets.token_hex(4)}"
-        settings = {key: value for key, value in self._first.items() if key.startswith("_ansible_")}
-        settings |= {"_ansible_check_mode": check, "_ansible_module_name": f"gpufleet.llamacpp.{name}"}
-        settings |= {"_ansible_tmpdir": f"/home/operator/{folder}/tmp"}
-        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**settings, **options}})
-        self._login.check_output(
-            f"cp -r direct/{name} {folder} && cd {folder} && mkdir tmp && printf %s %s > debug_dir/args"
-            " && setsid -f sh -c 'echo $$ > pid; exec python3 module.py execute > out 2> err' > /dev/null 2>&1",
-            "%s",
-            arguments,
-        )
-        return Running(self._login, folder)
-
-    def run(self, name: str, /, check: bool = False, **options: Any) -> dict[str, Any]:
-        return self.start(name, check, **options).result()
 
 
 @pytest.fixture(scope="session")
@@ -278,11 +200,6 @@ def file_of_host() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def login(connect: Callable[[str], Host]) -> Host:
     return connect("operator")
-
-
-@pytest.fixture(scope="session")
-def direct(login: Host) -> Direct:
-    return Direct(login)
 
 
 @pytest.fixture
@@ -301,7 +218,7 @@ class Disks:
         self._host = host
 
     def make(self, name: str, size: str, *command: str | Path) -> str:
-        """A file with a new file system, by a command of this machine."""
+        """Make a file with a new file system, with a command of this machine."""
         image = of_host(f"/srv/{name}")
         image.unlink(missing_ok=True)
         subprocess.run(["truncate", "-s", size, image], check=True)
@@ -310,7 +227,7 @@ class Disks:
 
     @contextmanager
     def mounted(self, image: str, options: str = "loop") -> Iterator[str]:
-        """Where it is mounted, with a folder "models" of the operator's on it."""
+        """Mount it, with a folder "models" of the operator; yields the mount point."""
         point = f"/mnt/{Path(image).name}"
         self._host.check_output(
             f"mkdir -p {point}; test -e /dev/loop-control || mknod /dev/loop-control c 10 237;"
@@ -325,7 +242,7 @@ class Disks:
 
 @pytest.fixture(scope="session")
 def program(servers: Servers) -> Callable[[str], list[str | Path]]:
-    """The beginning of a command that runs one of the lab's own programs, with the libraries that it came with."""
+    """The beginning of a command that runs one of the lab's own programs with its libraries."""
 
     def command(name: str) -> list[str | Path]:
         usr = servers.folder / "programs/usr"
@@ -352,7 +269,7 @@ def _claims(journals: bytes) -> dict[int, int]:
 
 @pytest.fixture(scope="session")
 def claims_of() -> Callable[[bytes], dict[int, int]]:
-    """What journals say, whose lines are "<crc32> have <chunk> <bytes from its start that are on the disk>"."""
+    """Read journals. Their lines are "<crc32> have <chunk> <bytes from its start that are on the disk>"."""
     return _claims
 
 
@@ -365,13 +282,13 @@ def _sentence(answer: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="session")
 def sentence() -> Callable[[dict[str, Any]], str]:
-    """The words of a failure that an operator can read: one line, and no traceback."""
+    """The message of a failure, which has to be one line and no traceback."""
     return _sentence
 
 
 @pytest.fixture(scope="session")
 def arrived(login: Host) -> Callable[[str, Model], None]:
-    """Every file of the model is in the folder with its right content, and nothing else but the records."""
+    """Check that the folder has every file of the model with the right content, and besides only records."""
 
     def check(folder: str, model: Model) -> None:
         found = login.check_output(f"cd {folder} && sha256sum *.gguf").split()

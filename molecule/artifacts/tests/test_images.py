@@ -22,26 +22,26 @@ def docker(registry, **more):
 
 @pytest.fixture(scope="module")
 def answers(servers, direct, host, login):
-    """For each source: the preview of check mode, the run, and a second run. Refusals once."""
+    """The results of check mode, of a run and of a second run for each source; one result for each refusal."""
     login.check_output(f"mkdir -p {FOLDER}")
     for name, content in (
         ("ca.pem", (servers.folder / "ca.pem").read_text()),
         ("auth.json", json.dumps({"auths": {servers.private: {"username": "robot", "password": servers.password}}})),
     ):
         login.check_output(f"printf %s %s > {FOLDER}/{name} && chmod 600 {FOLDER}/{name}", "%s", content)
-    login_of = {"username": servers.user, "password": servers.password}
+    who = {"username": servers.user, "password": servers.password}
     tls = {"src": f"{servers.files_tls}/{SIF}", "ca_path": f"{FOLDER}/ca.pem"}
     sources = {
         "oras": oras(servers.registry),
-        "oras, password": oras(servers.private, **login_of),
+        "oras, password": oras(servers.private, **who),
         "oras, file": oras(servers.private, auth_file=f"{FOLDER}/auth.json"),
         "https": tls,
         "path": {"src": f"{FOLDER}/oras.sif"},
         "docker": docker(servers.registry),
-        "docker, password": docker(servers.private, **login_of),
+        "docker, password": docker(servers.private, **who),
     }
     refused = {
-        "no user": oras(servers.private),
+        "nobody": oras(servers.private),
         "wrong password": oras(servers.private, username="robot", password="not-it-at-all"),
         "no such tag": {**oras(servers.registry), "src": f"oras://{servers.registry}/lab/llamacpp:nope"},
         "a container as a file": {**oras(servers.registry), "src": f"oras://{servers.registry}/lab/container:1"},
@@ -62,12 +62,12 @@ ALL = [*ORAS, "https", "path", *DOCKER]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_check_mode_previews_what_is_done_once(answers, name):
-    previewed, done, again = answers[name]
+def test_check_mode_previews_the_run_and_a_second_run_changes_nothing(answers, name):
+    preview, done, again = answers[name]
 
     for key in ("changed", "actions", "reasons"):
-        assert previewed[key] == done[key], key
-    known = {key: value for key, value in previewed["image"].items() if value is not None}
+        assert preview[key] == done[key], key
+    known = {key: value for key, value in preview["image"].items() if value is not None}
     assert {key: done["image"][key] for key in known} == known
     assert (done["changed"], again["changed"]) == (True, False), (done, again)
     assert again["image"] == done["image"]
@@ -75,12 +75,12 @@ def test_check_mode_previews_what_is_done_once(answers, name):
 
 @pytest.mark.parametrize("name", [*ORAS, "https", "path"])
 def test_the_file_is_the_labs_image(answers, login, servers, name):
-    returned = answers[name][1]["image"]
+    image = answers[name][1]["image"]
 
     digest = hashlib.sha256((servers.folder / "files" / SIF).read_bytes()).hexdigest()
-    assert returned["sha256"] == digest
-    assert login.file(returned["path"]).sha256sum == digest
-    assert returned["server_path"] == "/opt/llama.cpp/build/bin/llama-server"
+    assert image["sha256"] == digest
+    assert login.file(image["path"]).sha256sum == digest
+    assert image["server_path"] == "/opt/llama.cpp/build/bin/llama-server"
 
 
 @pytest.mark.parametrize(("name", "what"), [*[(name, "llamacpp:stable") for name in ORAS]])
@@ -90,25 +90,25 @@ def test_the_tag_is_resolved_to_the_registrys_digest(answers, servers, name, wha
 
 @pytest.mark.parametrize("name", DOCKER)
 def test_apptainer_converts_a_container_image(answers, login, servers, name):
-    returned = answers[name][1]["image"]
+    image = answers[name][1]["image"]
 
-    assert returned["digest"] == servers.digest("lab/container", "1")
-    assert returned["labels"]["org.opencontainers.image.title"] == "The lab's container"
-    assert login.check_output(f"apptainer sif list {returned['path']} | grep -c Squashfs") == "1"
+    assert image["digest"] == servers.digest("lab/container", "1")
+    assert image["labels"]["org.opencontainers.image.title"] == "The lab's container"
+    assert login.check_output(f"apptainer sif list {image['path']} | grep -c Squashfs") == "1"
     assert login.check_output(f"find {FOLDER} -name '*.build' -o -name tmp -o -name cache") == ""
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("no user", ["username"]),
+        ("nobody", ["username"]),
         ("wrong password", ["robot", "401"]),
         ("no such tag", ["nope"]),
         ("a container as a file", ["docker://"]),
         ("unknown authority", ["certificate"]),
     ],
 )
-def test_a_refusal_is_one_sentence(answers, login, sentence, name, words):
+def test_a_refusal_has_a_message(answers, login, sentence, name, words):
     said = sentence(answers[name])
 
     assert [word for word in words if word.lower() not in said.lower()] == [], said
@@ -116,7 +116,7 @@ def test_a_refusal_is_one_sentence(answers, login, sentence, name, words):
     assert not login.file(f"{FOLDER}/refused.sif").exists
 
 
-def test_a_digest_is_asked_for_once(direct, servers, home):
+def test_a_digest_is_not_looked_up_again(direct, servers, home):
     digest = servers.digest("lab/llamacpp", "stable")
     options = {"path": f"{home}/pinned.sif", "src": f"oras://{servers.registry}/lab/llamacpp@{digest}"}
     assert direct.run("sif_image", no_https=True, **options)["changed"]
@@ -129,7 +129,7 @@ def test_a_digest_is_asked_for_once(direct, servers, home):
 def test_a_moved_tag_is_followed_and_the_image_in_use_stays_whole(
     answers, direct, servers, host, login, home, file_of_host
 ):
-    """A process that has the old file open goes on reading it; the new one has its name."""
+    """A process that has the old file open continues to read it; the new file has its name."""
     first, second = servers.folder / "files" / SIF, file_of_host(answers["docker"][1]["image"]["path"])
     path = f"{home}/moving.sif"
     options = {"path": path, "src": f"oras://{servers.registry}/lab/moving:stable", "no_https": True}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disks without room: no bytes at any stage, no inodes, no quota. Each time a sentence, nothing half, and a way on."""
+"""Full disks: without bytes at any stage, without inodes, with a quota. Each gives a message and no partial file."""
 
 import pytest
 
@@ -14,19 +14,19 @@ def options(servers, small):
 
 
 def leave_free(host, point, size):
-    """Fill the disk until there are about so many bytes; as a file system counts, it may be fewer."""
+    """Fill the disk until about this many bytes are free. A file system may leave fewer."""
     host.check_output(
         f"cd {point}; rm -f ballast; sync -f .; n=$(($(stat -f -c '%a * %S' .) - {size}));"
         " test $n -le 0 || fallocate -l $n ballast 2>/dev/null || head -c $n /dev/zero > ballast 2>/dev/null; true"
     )
 
 
-def no_half_model(host, folder):
+def assert_no_model(host, folder):
     assert host.check_output(f"find {folder} -name '*.gguf' ! -path '*/incoming/*'") == ""
 
 
-def test_room_that_ends_at_any_stage(direct, host, disks, servers, small, options, sentence, arrived):
-    """From nothing to enough in small steps: for a part, the second one, a journal, a record, the last block."""
+def test_a_disk_that_is_full_at_any_stage(direct, host, disks, servers, small, options, sentence, arrived):
+    """Room for nothing, for a part, for the second one, a journal, a record, the last block, and for all."""
     outcomes = []
     with disks.mounted(disks.make("room.img", "24M", "mkfs.ext4", "-q", "-m", "0")) as point:
         path = f"{point}/models/{small.first}"
@@ -46,9 +46,9 @@ def test_room_that_ends_at_any_stage(direct, host, disks, servers, small, option
             outcomes.append(bool(done.get("failed")))
             if done.get("failed"):
                 assert f"{point}/models" in sentence(done)
-                no_half_model(host, f"{point}/models")
+                assert_no_model(host, f"{point}/models")
                 if size < small.size - MIB // 2:
-                    assert servers.requests() == [], "it is known before the first byte that there is no room"
+                    assert servers.requests() == [], "it fetched, though the room was known to be too small"
             else:
                 arrived(f"{point}/models", small)
                 gone = direct.run("gguf_model", path=path, state="absent")
@@ -59,8 +59,8 @@ def test_room_that_ends_at_any_stage(direct, host, disks, servers, small, option
         arrived(f"{point}/models", small)
 
 
-def test_a_disk_that_fills_up_during_the_pull(direct, host, disks, servers, whole, sentence, arrived):
-    """Somebody else takes what is free while it arrives: the room for it was reserved at the start."""
+def test_a_disk_that_fills_up_during_the_download(direct, host, disks, servers, whole, sentence, arrived):
+    """Another process takes the free room during the download, which has reserved its own at the start."""
     with disks.mounted(disks.make("fills.img", "160M", "mkfs.ext4", "-q", "-m", "0")) as point:
         options = {"repo": whole.repo, "file": whole.file, "endpoint": servers.hub, "max_rate": "50M"}
         running = direct.start("gguf_model", path=f"{point}/models/m.gguf", **options)
@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_during_the_pull(direct, host, disks, servers, whol
 
         if done.get("failed"):
             sentence(done)
-            no_half_model(host, f"{point}/models")
+            assert_no_model(host, f"{point}/models")
         host.check_output(f"rm {point}/ballast {point}/more")
         again = direct.run("gguf_model", path=f"{point}/models/m.gguf", **options)
         assert not again.get("failed"), again
@@ -81,7 +81,7 @@ def test_a_disk_that_fills_up_during_the_pull(direct, host, disks, servers, whol
 
 
 def test_an_image_without_room(direct, host, disks, servers, login, sentence):
-    """For the registry's file, and for what Apptainer needs to convert one."""
+    """Room for the registry's file, and for the conversion by Apptainer."""
     with disks.mounted(disks.make("image.img", "64M", "mkfs.ext4", "-q", "-m", "0")) as point:
         path = f"{point}/models/i.sif"
         oras = {"path": path, "src": f"oras://{servers.registry}/lab/llamacpp:stable", "no_https": True}
@@ -97,7 +97,7 @@ def test_an_image_without_room(direct, host, disks, servers, login, sentence):
         assert login.file(path).sha256sum == done["image"]["sha256"]
 
 
-def test_inodes_that_end_at_any_stage(direct, host, disks, servers, small, options, sentence, arrived):
+def test_a_disk_without_inodes_at_any_stage(direct, host, disks, servers, small, options, sentence, arrived):
     outcomes = []
     with disks.mounted(disks.make("inodes.img", "24M", "mkfs.ext4", "-q", "-m", "0", "-N", "64")) as point:
         path = f"{point}/models/{small.first}"
@@ -110,7 +110,7 @@ def test_inodes_that_end_at_any_stage(direct, host, disks, servers, small, optio
             outcomes.append(bool(done.get("failed")))
             if done.get("failed"):
                 sentence(done)
-                no_half_model(host, f"{point}/models")
+                assert_no_model(host, f"{point}/models")
             else:
                 arrived(f"{point}/models", small)
                 assert direct.run("gguf_model", path=path, state="absent")["changed"]
@@ -129,8 +129,8 @@ else:
 """
 
 
-def test_a_quota_that_ends(direct, host, disks, small, options, sentence, arrived, program):
-    """A real quota, of btrfs: the user's quotas of ext4 are in few kernels of containers and small machines."""
+def test_a_quota_that_is_used_up(direct, host, disks, small, options, sentence, arrived, program):
+    """The quota is that of btrfs, because few small kernels have the user quotas of ext4."""
     if host.run("grep -qw btrfs /proc/filesystems").rc != 0:
         pytest.skip("the kernel has no btrfs, whose quota this is about")
     with disks.mounted(disks.make("quota.img", "256M", *program("sbin/mkfs.btrfs"), "-q")) as point:
@@ -138,9 +138,9 @@ def test_a_quota_that_ends(direct, host, disks, small, options, sentence, arrive
         path = f"{point}/models/{small.first}"
         for limit in (MIB, 2 * MIB, small.size - MIB // 2):
             host.check_output("python3 -c %s %s %s", LIMIT, point, str(limit))
-            said = sentence(direct.run("gguf_model", path=path, **options))
-            assert "quota" in said.lower(), said
-            no_half_model(host, f"{point}/models")
+            message = sentence(direct.run("gguf_model", path=path, **options))
+            assert "quota" in message.lower(), message
+            assert_no_model(host, f"{point}/models")
         host.check_output("python3 -c %s %s %s", LIMIT, point, str(100 * MIB))
         done = direct.run("gguf_model", path=path, **options)
         assert not done.get("failed"), done

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hub's token and the registry's password, looked for in all that is printed, written, started and sent."""
+"""The hub's token and the registry's password are in no output, file, process or request where they do not belong."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ FOLDER = "/data/models/secret"
 
 
 def tasks_of(servers, small):
-    """Both secrets used in every way, rightly and wrongly."""
+    """Use both secrets in every way, right and wrong."""
     model = {"path": f"{FOLDER}/a/{small.first}", "repo": small.repo, "file": small.file, "endpoint": servers.hub}
     image = {"path": f"{FOLDER}/i.sif", "no_https": True, "username": servers.user, "password": servers.password}
     place = f"{servers.private}/lab"
@@ -42,7 +42,7 @@ def tasks_of(servers, small):
 
 @pytest.fixture(scope="module")
 def run(servers, host, login, small, tmp_path_factory):
-    """What a play with -vvv printed, and the arguments of every process of this machine and its hosts meanwhile."""
+    """The output of a play with -vvv, and the arguments of every process of this machine and its hosts meanwhile."""
     (servers.folder / "repos/lab/Locked-GGUF").mkdir(exist_ok=True)
     (servers.folder / "repos/lab/Locked-GGUF" / small.first).write_bytes(b"GGUF")
     servers.commit()
@@ -79,12 +79,12 @@ def run(servers, host, login, small, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def secrets(servers):
-    """Both, and the forms in which they are sent."""
+    """Both secrets, and the forms in which they are sent."""
     pairs = [f"{user}:{servers.password}".encode() for user in (servers.user, "nobody")]
     return [TOKEN, servers.password, *(base64.b64encode(pair).decode().rstrip("=") for pair in pairs)]
 
 
-def test_the_play_did_what_it_is_about(run):
+def test_the_play_succeeded_and_failed_as_planned(run):
     recap = run["output"].rpartition("PLAY RECAP")[2]
 
     assert "ignored=5" in recap, run["output"][-6000:]
@@ -92,14 +92,14 @@ def test_the_play_did_what_it_is_about(run):
     assert "Traceback" not in run["output"]
 
 
-def test_nothing_printed_has_a_secret(run, secrets):
-    """With -vvv there are the arguments of every task, and with --diff the differences."""
+def test_the_output_has_no_secret(run, secrets):
+    """-vvv prints the arguments of every task, and --diff the differences."""
     lines = [line for line in run["output"].splitlines() if any(secret in line for secret in secrets)]
     assert lines == []
 
 
 def test_nothing_is_left_of_the_jobs(run):
-    """Right after the play: what Ansible itself removes of a job that lasted for less, is there for five seconds."""
+    """This looks right after the play: Ansible removes the files of a short job only after five seconds."""
     assert re.findall(r"\S*ansible-tmp\S*|\S*\.progress\S*|^j?\d\S*", run["left"], re.M) == []
 
 
@@ -110,10 +110,10 @@ def test_no_process_was_started_with_a_secret(run, secrets):
 
 
 def test_no_file_of_the_host_has_a_secret(run, secrets):
-    """All that the host has ever written is in the upper folder of its root."""
+    """The upper folder of the host's root has everything that the host has written."""
     upper = ROOT / ".lab/run" / LAB / "hosts/gpu1/upper"
     patterns = [word for secret in secrets for word in ("-e", secret)]
-    # Where the other tests lay down the arguments that they call modules with (conftest.py), it is they who write.
+    # In the folder "direct" are the arguments that other tests have written (molecule/direct.py).
     argv = ["grep", "-rlF", "--exclude-dir=direct", *patterns, upper]
     found = subprocess.run(argv, capture_output=True, text=True, check=False)
 
@@ -121,7 +121,7 @@ def test_no_file_of_the_host_has_a_secret(run, secrets):
 
 
 def test_the_token_went_to_the_hub_alone(run):
-    given = {(server, authorization) for server, dummy, _path, authorization in run["asked"]}
+    requests = {(server, authorization) for server, dummy, _path, authorization in run["asked"]}
 
-    assert ("hub", f"Bearer {TOKEN}") in given
-    assert {authorization for server, authorization in given if server == "cdn"} == {None}
+    assert ("hub", f"Bearer {TOKEN}") in requests
+    assert {authorization for server, authorization in requests if server == "cdn"} == {None}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is special without root and without lingering: supervisord, started at boot by the operator's crontab."""
+"""The manager supervisor, without root and without lingering: the operator's crontab starts supervisord at boot."""
 
 BOOT = (
     "@reboot /home/operator/llamacpp/venv/bin/supervisord -c /home/operator/llamacpp/supervisord.conf"
@@ -9,7 +9,7 @@ BOOT = (
 OWN = "0 3 * * * true # the operator's own"
 
 
-def test_the_crontab_has_one_line_more(host):
+def test_the_crontab_has_one_more_line(host):
     assert host.check_output("crontab -u operator -l").splitlines() == [OWN, BOOT]
 
 
@@ -22,10 +22,10 @@ def test_everything_belongs_to_the_operator(host):
 def test_logout_of_the_last_session(instance, host):
     pid = instance.pid()
 
-    # The host has process numbers of its own, so this ends its logins and nobody else's.
+    # The host has its own process ids, so this ends only its logins.
     host.check_output("pkill -f '^sshd-session: operator'")
     instance.wait(lambda: host.run("pgrep -f '^sshd-session: operator'").rc == 1, "the end of the sessions")
-    # What logind does some seconds later, where a user does not linger.
+    # logind does this some seconds later if a user does not linger.
     host.check_output("systemctl stop user@1000.service")
 
     assert "active" not in host.run("loginctl show-user operator -p State --value").stdout
@@ -33,7 +33,7 @@ def test_logout_of_the_last_session(instance, host):
     assert instance.health() == 200
 
 
-def test_a_server_without_supervisord_gets_one_by_the_next_deploy(instance, host, deploy):
+def test_the_next_deploy_starts_a_missing_supervisord(instance, host, deploy):
     host.check_output("kill -9 $(cat /home/operator/llamacpp/run/supervisord.pid)")
     assert instance.health() == 200
 

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be known before a change: it is refused in words, and what served before still serves."""
+"""Problems that are known before a change: the change is refused with a message, and the server continues."""
 
 import pytest
 
-MODEL = "/data/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = "/data/models/SmolLM2-tiny.gguf"
 UUID = "GPU-2f5a1c00-fa4e-4e56-8d4c-000000000002"
 # GPU 2 of the fake: ... total, reserved, used (MiB), utilization, MIG, ECC, compute mode, what every call answers, name
 GPU = "gpu 2 " + UUID + " 00000000:9C:00.0 143771 625 {used} 0 {mig} 1 {mode} {answer} NVIDIA H200 NVL"
@@ -29,7 +29,7 @@ def gpu(used=0, mig=0, mode=0, answer=0):
     ],
 )
 def test_gpus(untouched, ask, gpus, lines, words):
-    """The GPUs are a fake: what NVML says is read rightly; no CUDA is in it."""
+    """The GPUs are fakes: this tests how NVML's values are read, not CUDA."""
     gpus(*lines)
 
     refused = ask()
@@ -39,7 +39,7 @@ def test_gpus(untouched, ask, gpus, lines, words):
         assert word in refused.output
 
 
-def test_a_port_that_a_stranger_has(untouched, ask, host):
+def test_a_port_of_another_program(untouched, ask, host):
     host.check_output("nohup setsid python3 -m http.server 4499 > /dev/null 2>&1 & sleep 1")
     try:
         refused = ask(port=4499)
@@ -53,7 +53,7 @@ def test_a_port_that_a_stranger_has(untouched, ask, host):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        pytest.param("head -c 5000000 {from} > {to}", ["/tmp/fault.gguf", "bytes"], id="truncated"),
+        pytest.param("head -c 3000000 {from} > {to}", ["/tmp/fault.gguf", "bytes"], id="truncated"),
         pytest.param("echo no model > {to}", ["/tmp/fault.gguf", "GGUF"], id="no_gguf"),
         pytest.param("cp {from} {to}; chmod 000 {to}", ["/tmp/fault.gguf", "ermission"], id="unreadable"),
         pytest.param("rm -f {to}", ["/tmp/fault.gguf is not there"], id="missing"),
@@ -95,7 +95,7 @@ def test_images(untouched, ask, host, instance, make, words):
 
 
 def test_an_option_that_a_new_image_does_not_know(instance, ask, host):
-    """A program that stands for a newer llama-server: its help lacks an option that the spec has."""
+    """The help of the program in the new image lacks an option of the spec."""
     pid, record = instance.pid(), instance.record()
     asked = 'exec sh -c "llama-server --help | grep -v -- --min-p"'
     script = f'#!/bin/sh\n[ "$1" != --help ] || {asked}\nexec llama-server "$@"\n'
@@ -108,12 +108,12 @@ def test_an_option_that_a_new_image_does_not_know(instance, ask, host):
 
     assert refused.failed == 1, refused.output
     assert "unknown option --min-p" in refused.output
-    # What the image answered is remembered, so not every file is as before.
+    # The image's answers are kept in a file, so not every file is the same.
     assert (instance.pid(), instance.record(), instance.health()) == (pid, record, 200)
 
 
 def test_two_runs_at_once(untouched, ask, host, site):
-    """The second waits as long as it may, and then says who has the lock."""
+    """The second run waits for lock_timeout and then names the holder of the lock."""
     lock = f"{site.home}/.4403-glm-4.7-flash-q4.lock"
     holder = '{"pid": 1, "user": "anna", "since": "2026-10-01T12:00:00Z", "what": "bringing it to started", "from": ""}'
     host.check_output(

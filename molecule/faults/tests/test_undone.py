@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes wrong in the middle of a change: the last release serves again, or the next run makes it good."""
+"""Faults in the middle of a change: the last release serves again, or the next run repairs it."""
 
 import json
 import re
@@ -9,13 +9,21 @@ import time
 import pytest
 
 ONLY = ("--tags", "llamacpp_instances")
-ENDLESS = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 7000, "ignore_eos": True, "stream": True}
+CONTEXT = 131072
+ENDLESS = {
+    "messages": [{"role": "user", "content": "Count."}],
+    "max_tokens": CONTEXT - 100,
+    "ignore_eos": True,
+    "stream": True,
+}
+# A gate that takes seconds, also with the tiny model.
+LONG_GATE = {"gate": "completion", "gate_prompts": [{"prompt": "Count.", "pattern": "."}] * 6}
 URL = "http://127.0.0.1:4403/v1/chat/completions"
 
 
 @pytest.fixture(autouse=True)
 def as_declared_afterwards(instance, deploy):
-    """Whatever a test leaves behind, one more run brings it to order."""
+    """One more run repairs whatever a test leaves."""
     yield
     done = deploy()
     assert done.failed == 0, done.output
@@ -24,7 +32,7 @@ def as_declared_afterwards(instance, deploy):
 
 
 def test_a_server_on_the_cpu_is_not_accepted(instance, change, lab):
-    """The GPUs are a fake, and are told to show no process: so a server looks that computes on the CPU."""
+    """The fake GPUs show no process, as they do for a server that computes on the CPU."""
     before = instance.command(instance.pid())
     lab("gpu", "gpu1", "auto", "off")
     try:
@@ -41,7 +49,9 @@ def test_a_server_on_the_cpu_is_not_accepted(instance, change, lab):
     assert instance.health() == 200
 
 
-def test_a_stream_without_end_is_cut_and_counted(instance, change):
+def test_a_stream_without_end_is_cut_and_counted(instance, change, deploy):
+    """The tiny model takes a minute for so many tokens."""
+    assert deploy(*ONLY, context_size=CONTEXT).failed == 0
     instance.host.check_output(
         "nohup setsid curl -sN -m 300 -H 'Content-Type: application/json' -d %s %s > /tmp/endless 2>&1 & sleep 2",
         json.dumps(ENDLESS),
@@ -55,10 +65,10 @@ def test_a_stream_without_end_is_cut_and_counted(instance, change):
     assert instance.health() == 200
 
 
-def test_the_line_drops_in_the_middle(instance, begin, lab):
-    """The module loses the one who has called it; the run after it finds whatever is there and goes on."""
+def test_the_connection_breaks_in_the_middle(instance, begin, lab, late_start):
+    """The module loses its connection to the control node; the next run continues from the state that it finds."""
     pid = instance.pid()
-    running = begin(*ONLY, context_size=4096)
+    running = begin(*ONLY, context_size=4096, **late_start(gpu1=5))
     instance.wait(lambda: instance.pids() != [pid], "stop of the old server")
     lab("cut", "gpu1")
     time.sleep(1)
@@ -68,10 +78,11 @@ def test_the_line_drops_in_the_middle(instance, begin, lab):
 
 
 @pytest.mark.parametrize("moment", ["files", "stopped", "loading", "proving"])
-def test_a_power_cut(instance, begin, lab, moment):
-    """The plug is pulled at a step of a change. The host comes up with the old or with the new release, and serves."""
+def test_a_power_cut(instance, begin, lab, late_start, moment):
+    """The power fails at a step of a change. The host boots with the old or with the new release, and serves."""
     pid, launch = instance.pid(), instance.record()["launch"]["id"]
-    running = begin(*ONLY, context_size=4096)
+    settings = {"loading": late_start(gpu1=5), "proving": LONG_GATE}
+    running = begin(*ONLY, context_size=4096, **settings.get(moment, {}))
     at = {
         "files": lambda: instance.record()["launch"]["id"] != launch,
         "stopped": lambda: instance.pids() != [pid],
@@ -95,8 +106,8 @@ def test_a_server_that_is_frozen(instance):
     instance.back(pid)
 
 
-def test_an_account_of_a_process_that_is_another_one_now(instance, host):
-    """Numbers of processes are used again; one that is alive proves nothing."""
+def test_a_recorded_pid_that_belongs_to_another_process(instance, host):
+    """Process ids are used again, so one that is alive proves nothing."""
     assert instance.script("stop").rc == 0
     account = {**instance.account(), "runner_pid": 1, "server_pid": 1, "exit": None}
     host.check_output("printf %s > %s", json.dumps(account), f"{instance.site.folder}/running.json")
@@ -108,7 +119,7 @@ def test_an_account_of_a_process_that_is_another_one_now(instance, host):
 
 
 def test_a_crash_loop_and_then_a_good_deploy(instance, host):
-    """The model vanishes under the server, which then dies again and again; a deploy brings it back."""
+    """Without its model the server dies at each start; a deploy repairs it."""
     path = instance.record()["spec"]["model"]
     host.check_output("mv %s /data/gone.gguf", path)
     starts = instance.starts()
@@ -118,10 +129,10 @@ def test_a_crash_loop_and_then_a_good_deploy(instance, host):
 
 
 def test_a_model_that_is_damaged_in_its_place(instance, host, deploy):
-    """The bytes are others, and size and name the same: the model is brought anew, and the server reads the new one."""
+    """Name and size stay, some bytes change: the model is fetched again, and the server restarts with it."""
     path, pid = instance.record()["spec"]["model"], instance.pid()
     right = host.file(path).sha256sum
-    host.check_output("dd if=/dev/urandom of=%s bs=1M seek=40 count=4 conv=notrunc status=none", path)
+    host.check_output("dd if=/dev/urandom of=%s bs=64k seek=40 count=4 conv=notrunc status=none", path)
 
     done = deploy()
 
@@ -133,7 +144,7 @@ def test_a_model_that_is_damaged_in_its_place(instance, host, deploy):
 
 
 def test_a_full_disk(instance, host, change):
-    """The instance's folder lies on a full disk of its own: nothing is half-written, and it goes on serving."""
+    """The instance's folder is on a full disk: no file is written in part, and the server continues."""
     folder = instance.site.folder
     assert instance.script("stop").rc == 0
     host.check_output(

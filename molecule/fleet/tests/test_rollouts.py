@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A change over three hosts: which host comes when, what becomes of the others where one fails, and the run after it.
+"""A change over three hosts: the order of the hosts, the other hosts when one fails, and the next run.
 
-Each change is another context, so what a host runs tells where it is.
+Each change is another context size, so a host's command line shows which change it has.
 """
 
 import re
@@ -13,11 +13,11 @@ import pytest
 NAME = "4403-glm-4.7-flash-q4"
 HOME = "/home/operator/llamacpp"
 HOSTS = ("gpu1", "gpu2", "gpu3")
-EXTRA = {"name": "4404-extra", "port": 4404, "model": "SmolLM2-135M-Instruct.Q4_1.gguf", "context_size": 2048}
+EXTRA = {"name": "4404-extra", "port": 4404, "model": "SmolLM2-tiny.gguf", "context_size": 2048}
 
 
 class Fleet:
-    """The hosts from outside, and rollouts over them."""
+    """The hosts, seen from outside, and rollouts over them."""
 
     def __init__(self, hosts, run_playbook, begin_playbook, overrides):
         self.hosts, self.run_playbook, self.begin_playbook, self.overrides = (
@@ -28,7 +28,7 @@ class Fleet:
         )
 
     def _variables(self, settings, variables):
-        # Which hosts are proven is the subject, not how much: that has tests elsewhere.
+        # The subject is the order of the hosts. The gate has tests elsewhere.
         return {"llamacpp_instance_overrides": self.overrides(**{"gate": "health", **settings}), **variables}
 
     def deploy(self, *words, rollout=None, **settings):
@@ -39,7 +39,7 @@ class Fleet:
         return self.begin_playbook("deploy-4403", *words, **self._variables(settings, {}))
 
     def serving(self, names=HOSTS):
-        """By host, the pid and the context of the server that answers."""
+        """The pid and the context of each host's server, which has to answer."""
         found = {}
         for name in names:
             health = self.hosts[name].run("curl -s -o /dev/null -m 5 -w '%{http_code}' http://127.0.0.1:4403/health")
@@ -58,22 +58,22 @@ def fleet(connect, run_playbook, begin_playbook, changed_overrides):
 
 
 def table(output):
-    """What the rollout's table says of each host."""
+    """The outcome of each host in the rollout's table."""
     lines = output[output.index("HOST  OUTCOME") :].splitlines()
     words = "deployed|unchanged|FAILED|LOST|not reached|unreachable|would change|WOULD FAIL"
     return {found[1]: found[2] for line in lines if (found := re.match(rf"(gpu\d)  ({words})\b", line))}
 
 
 def batches(output):
-    """The hosts of each batch, in which instances were brought to their state."""
+    """The hosts of each batch whose instance was deployed."""
     parts = output.split("PLAY [Deploy ")[1:]
     return [sorted(set(re.findall(r"(?:changed|ok|failed): \[(gpu\d)\] => \(item=4403", part))) for part in parts]
 
 
 def test_one_host_first_and_then_the_batches(fleet):
     before = fleet.serving()
-    foretold = fleet.deploy("--check", context_size=4096)
-    assert foretold.code == 0 and table(foretold.output) == dict.fromkeys(HOSTS, "would change"), foretold.output
+    preview = fleet.deploy("--check", context_size=4096)
+    assert preview.code == 0 and table(preview.output) == dict.fromkeys(HOSTS, "would change"), preview.output
     assert fleet.serving() == before
 
     done = fleet.deploy(context_size=4096, rollout={"batch": 2})
@@ -88,7 +88,7 @@ def test_one_host_first_and_then_the_batches(fleet):
 
 
 def test_a_rollout_stops_at_the_first_host_that_fails(fleet, lab):
-    """The GPUs, which are a fake, show no process on one host: its gate fails, and it goes back."""
+    """The fake GPUs of one host show no process, so its gate fails and the last release is restored."""
     before = fleet.serving()
     lab("gpu", "gpu2", "auto", "off")
     try:
@@ -101,18 +101,18 @@ def test_a_rollout_stops_at_the_first_host_that_fails(fleet, lab):
     assert "Back on the release of" in failed.output[failed.output.index("HOST  OUTCOME") :]
     now = fleet.serving()
     assert {name: context for name, (dummy, context) in now.items()} == {"gpu1": 6144, "gpu2": 4096, "gpu3": 4096}
-    assert now["gpu3"] == before["gpu3"], "it was not to be touched"
+    assert now["gpu3"] == before["gpu3"], "gpu3 was changed"
 
-    # Mended, the run goes on where it stands: the first host with something to do is the canary now.
+    # The next run continues: the first host that needs a change is the canary.
     kept = fleet.serving()["gpu1"]
-    mended = fleet.deploy(context_size=6144, rollout={"batch": 1})
-    assert mended.code == 0, mended.output
-    assert table(mended.output) == {"gpu1": "deployed", "gpu2": "deployed", "gpu3": "deployed"}
+    repaired = fleet.deploy(context_size=6144, rollout={"batch": 1})
+    assert repaired.code == 0, repaired.output
+    assert table(repaired.output) == {"gpu1": "deployed", "gpu2": "deployed", "gpu3": "deployed"}
     assert fleet.contexts() == dict.fromkeys(HOSTS, 6144)
-    assert fleet.serving()["gpu1"][0] == kept[0], "what runs as wanted is not restarted"
+    assert fleet.serving()["gpu1"][0] == kept[0], "a server with the desired state was restarted"
 
 
-def test_what_stands_in_the_way_of_one_host_is_known_before_any_is_touched(fleet, lab, tmp_path):
+def test_a_problem_of_one_host_is_known_before_any_host_is_changed(fleet, lab, tmp_path):
     before = fleet.serving()
     gpu = "gpu 2 GPU-2f5a1c00-fa4e-4e56-8d4c-000000000002 00000000:9C:00.0 143771 625 143000 0 0 1 0 0 NVIDIA H200 NVL"
     (tmp_path / "gpus").write_text(f"auto rss\n{gpu}\n")
@@ -131,14 +131,10 @@ def test_what_stands_in_the_way_of_one_host_is_known_before_any_is_touched(fleet
     assert {name: numbers["failed"] for name, numbers in refused.recap.items()} == {"gpu1": 0, "gpu2": 0, "gpu3": 1}
 
 
-def test_a_model_that_does_not_arrive_costs_no_service(fleet):
+def test_a_model_that_does_not_arrive_stops_no_server(fleet):
     before = fleet.serving()
     url = "{{ lab_model_url if inventory_hostname != 'gpu2' else lab_url ~ '/models/nowhere.gguf' }}"
-    model = {
-        "path": "other.gguf",
-        "url": url,
-        "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    }
+    model = {"path": "other.gguf", "url": url, "sha256": "{{ lab_model_sha256 }}"}
 
     failed = fleet.deploy(model=model)
 
@@ -146,7 +142,7 @@ def test_a_model_that_does_not_arrive_costs_no_service(fleet):
     assert fleet.serving() == before
 
 
-def test_a_host_that_cannot_be_reached_is_left_out_and_said(fleet, lab):
+def test_a_host_that_cannot_be_reached_is_left_out_and_reported(fleet, lab):
     before = fleet.serving()
     lab("cut", "gpu1")
     try:
@@ -162,11 +158,11 @@ def test_a_host_that_cannot_be_reached_is_left_out_and_said(fleet, lab):
     assert after.code == 0 and table(after.output)["gpu1"] == "deployed", after.output
 
 
-def test_a_host_that_reboots_in_the_middle(fleet, lab, meaning):
-    """The connection breaks while the host is changed: it is told as lost, the others stay, the run after goes on."""
+def test_a_host_that_reboots_in_the_middle(fleet, lab, late_start, meaning):
+    """The connection breaks while the host is changed: the host is lost, the others stay, the next run continues."""
     before = fleet.serving()
-    with fleet.begin(context_size=6144) as running:
-        deadline = time.monotonic() + 60
+    with fleet.begin(context_size=6144, **late_start(gpu1=20)) as running:
+        deadline = time.monotonic() + 120
         while fleet.hosts["gpu1"].run(f"test -d /proc/{before['gpu1'][0]}").rc != 1:
             assert time.monotonic() < deadline, "the old server was not stopped"
         lab("reboot", "gpu1")
@@ -175,22 +171,15 @@ def test_a_host_that_reboots_in_the_middle(fleet, lab, meaning):
     assert lost.code != 0
     assert table(lost.output) == {"gpu1": "LOST", "gpu2": "not reached", "gpu3": "not reached"}, lost.output
     others = fleet.serving(("gpu2", "gpu3"))
-    assert others == {name: before[name] for name in others}, "they were not to be touched"
+    assert others == {name: before[name] for name in others}, "they were changed"
     after = fleet.deploy(context_size=6144)
     assert after.code == 0, after.output
     assert fleet.contexts() == dict.fromkeys(HOSTS, 6144)
 
 
-def test_a_slow_host_gets_the_time_that_it_may_take_and_no_more(fleet):
-    """On one host a program of ours lets the server begin later."""
+def test_a_slow_host_has_its_wait_timeout_and_no_more(fleet, late_start):
     before = fleet.serving()
-    for name in HOSTS:
-        pause = "sleep 20" if name == "gpu2" else ":"
-        asked = "*--completion-bash*"  # by the look at the arguments, which is no start
-        script = f'#!/bin/sh\ncase "$*" in {asked}) ;; "-m "*) {pause} ;; esac\nexec llama-server "$@"\n'
-        fleet.hosts[name].check_output("mkdir -p /tmp/slow && printf %s > /tmp/slow/llama-server", script)
-        fleet.hosts[name].check_output("chmod -R a+rx /tmp/slow")
-    slow = {"server_path": "/slow/llama-server", "binds": ["/data/models:/models", "/tmp/slow:/slow:ro"]}
+    slow = late_start(gpu1=0, gpu2=20, gpu3=0)
 
     late = fleet.deploy(wait_timeout=12, rollout={"batch": 1}, **slow)
 
@@ -202,11 +191,11 @@ def test_a_slow_host_gets_the_time_that_it_may_take_and_no_more(fleet):
     patient = fleet.deploy(wait_timeout=60, rollout={"batch": 2}, **slow)
     assert patient.code == 0, patient.output
     assert table(patient.output) == dict.fromkeys(HOSTS, "deployed")
-    assert fleet.serving()["gpu1"] == stopped["gpu1"], "another wait_timeout is for run.sh, and no reason to restart"
+    assert fleet.serving()["gpu1"] == stopped["gpu1"], "another wait_timeout restarted a server"
 
 
 def test_two_people_at_once(fleet, meaning):
-    """Each host is changed by one after the other, and the last one's wish holds; nobody's run ends in a mixture."""
+    """One run after the other changes a host, and the last one decides. No run ends with a mixture of both."""
     two_hosts = ("-l", "gpu1,gpu2")
     with fleet.begin(*two_hosts, context_size=4096) as one, fleet.begin(*two_hosts, context_size=8192) as two:
         first = meaning(one.communicate()[0], one.wait())
@@ -222,14 +211,14 @@ def test_two_people_at_once(fleet, meaning):
     assert fleet.contexts() == dict.fromkeys(HOSTS, 8192)
 
 
-def test_batches_that_the_inventory_says_are_refused_in_words(fleet):
+def test_a_wrong_rollout_option_is_refused(fleet):
     wrong = fleet.deploy(context_size=4096, rollout={"canary": 1, "batches": 2})
     assert wrong.code != 0
     assert "llamacpp_rollout: unknown key batches; the keys are canary, batch, pause." in wrong.output
 
 
-def test_what_is_not_declared_is_listed_and_removed_on_demand_alone(fleet):
-    """deploy.yml, where the inventory declares all that the hosts are to have."""
+def test_an_instance_that_is_not_declared_is_listed_and_only_removed_on_demand(fleet):
+    """deploy.yml, with an inventory that declares all instances of the hosts."""
     gpu1 = fleet.hosts["gpu1"]
 
     def deploy(*words, **variables):
@@ -241,13 +230,13 @@ def test_what_is_not_declared_is_listed_and_removed_on_demand_alone(fleet):
     assert gpu1.check_output("pgrep -cx llama-server") == "2"
 
     for variables in ({"instance": "4404"}, {"llamacpp_instances": []}):
-        wish = {"llamacpp_instances": [EXTRA], "llamacpp_prune": True, **variables}
-        refused = fleet.run_playbook("deploy", "-l", "gpu1", **wish)
+        wanted = {"llamacpp_instances": [EXTRA], "llamacpp_prune": True, **variables}
+        refused = fleet.run_playbook("deploy", "-l", "gpu1", **wanted)
         assert refused.code != 0 and "llamacpp_prune removes every instance" in refused.output, refused.output
     assert gpu1.check_output("pgrep -cx llama-server") == "2"
 
-    foretold = deploy("--check", llamacpp_prune=True)
-    assert (foretold.code, foretold.changed) == (0, 1), foretold.output
+    preview = deploy("--check", llamacpp_prune=True)
+    assert (preview.code, preview.changed) == (0, 1), preview.output
     assert gpu1.file(f"{HOME}/{NAME}").exists
     done = deploy(llamacpp_prune=True)
     assert (done.code, done.changed) == (0, 1), done.output

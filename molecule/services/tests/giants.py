@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of the four services' real models without their content: true headers, true sizes, and nothing but holes.
+"""Files of the four services' real models without their content: the real headers and sizes, and holes.
 
 Runs on a host, with its standard library and the collection's module_utils. A record that matches each file keeps the
-deploy from hashing hundreds of GB of nothing. Hyperparameters are those of the models' published config.json; tensors
-are those that llama.cpp's loaders for deepseek2 and glm4moe ask for.
+deploy from hashing hundreds of GB of zeros. The hyperparameters are those of the models' published config.json; the
+tensors are those that llama.cpp's loaders for deepseek2 and glm4moe read.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def main(folder: str) -> None:
 
 
 def remember(folder: str) -> None:
-    """A record for each file, which is believed as the file was at rest for 2 s."""
+    """Write a record for each file. It is valid because the file did not change for 2 s."""
     time.sleep(2.5)
     for path in map(str, Path(folder).rglob("*.gguf")):
         parts = split_paths(path)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What --check says of the four services with their real models on 4 x 143 GB: they fit, and what does not, is refused.
+"""The preview of the four services with their real models on 4 x 143 GB: they fit, and a larger context is refused.
 
-The GPUs are a fake of that size. The models have true headers and true sizes, and holes where their content would be,
-so nothing of this can be started here. The plan is that of a host with nothing on it: it has a home of its own.
+The GPUs are fakes of that size. The models have the real headers and sizes, and holes instead of content, so no server
+can start with them. The plan has a home of its own, so it is that of an empty host.
 """
 
 import re
@@ -21,7 +21,7 @@ GPU = "gpu {0} GPU-{0}f5a1c00-fa4e-4e56-8d4c-00000000000{0} 00000000:{1}:00.0 14
 
 @pytest.fixture(scope="module")
 def instances(instance, lab):
-    """The instances of the four pages, with files of true size, and with ports that are free here."""
+    """The instances of the four playbooks, with files of the real sizes, and with free ports."""
     image = instance.record()["spec"]["image"]
     archive = ["tar", "-chf", "-", "--exclude=__pycache__"]
     archive += ["-C", ROOT / "tests/unit/_gguf", "gguf_builder.py", "-C", Path(__file__).parent, "giants.py"]
@@ -40,8 +40,8 @@ def instances(instance, lab):
 
 
 @pytest.fixture
-def foretell(instances, run_playbook, lab, tmp_path):
-    """What deploy.yml would do with some of them on a host whose GPUs nobody uses."""
+def predict(instances, run_playbook, lab, tmp_path):
+    """Preview deploy.yml with some of them on a host with free GPUs."""
 
     def run(*ports, **settings):
         cards = [GPU.format(number, bus) for number, bus in enumerate(("17", "3D", "9C", "C2"))]
@@ -59,7 +59,7 @@ def foretell(instances, run_playbook, lab, tmp_path):
 
 
 def table(output):
-    """The rows of the table, in GiB for each GPU."""
+    """The rows of the table, with the GiB of each GPU."""
     lines = output[output.index("gpu1: GiB on GPU") :].splitlines()
     found = {}
     for line in lines[1:]:
@@ -70,12 +70,12 @@ def table(output):
     return found
 
 
-def test_all_four_fit_side_by_side(foretell):
+def test_all_four_fit_side_by_side(predict):
     """Weights and cache as docs/howto/several-instances-on-a-gpu.md has them, and 15 % more for an estimate."""
-    foretold = foretell(4401, 4402, 4403, 5001)
+    preview = predict(4401, 4402, 4403, 5001)
 
-    assert foretold.code == 0, foretold.output
-    rows = table(foretold.output)
+    assert preview.code == 0, preview.output
+    rows = table(preview.output)
     for name, least, most in (
         ("4401-glm-4.7-q2", 36, 48),
         ("4402-glm-4.7-flash-q4", 5, 8),
@@ -90,12 +90,12 @@ def test_all_four_fit_side_by_side(foretell):
         assert rows["left"][column] > 10
 
 
-def test_the_old_deepseek_file_with_a_long_context_does_not_fit_beside_the_others(foretell):
-    """It has no MLA keys, so 65,536 tokens take 300 GiB; the sentence names who else was counted."""
-    refused = foretell(4401, 4402, 4403, 5001, of_5001={"context_size": 65536})
+def test_the_old_deepseek_file_with_a_long_context_does_not_fit_with_the_others(predict):
+    """It has no MLA keys, so 65,536 tokens take 300 GiB. The message names the other instances that count."""
+    refused = predict(4401, 4402, 4403, 5001, of_5001={"context_size": 65536})
 
     assert refused.code != 0
-    said = re.sub(r"\s+", " ", refused.output)
-    assert "5001-deepseek-v2.5-gguf: memory: it does not fit on GPU 0" in said
+    message = re.sub(r"\s+", " ", refused.output)
+    assert "5001-deepseek-v2.5-gguf: memory: it does not fit on GPU 0" in message
     counted = "what the declared instances 4401-glm-4.7-q2, 4402-glm-4.7-flash-q4, 4403-glm-4.7-flash-q4 need"
-    assert counted in said
+    assert counted in message

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Four services side by side, and every command for one of them or for all. Small models stand in for the large ones,
-under their names and in as many parts; the GPUs are a fake.
+"""Four services on one host, and every command for one of them or for all. A tiny model stands in for the large ones,
+under their names and in as many parts; the GPUs are fakes.
 """
 
 import json
@@ -12,18 +12,18 @@ import pytest
 HOME = "/home/operator/llamacpp"
 SERVICES = {
     4401: ("4401-glm-4.7-q2", "/models/GLM-4.7-GGUF/UD-Q2_K_XL/GLM-4.7-UD-Q2_K_XL-00001-of-00003.gguf"),
-    4402: ("4402-glm-4.7-flash-q4", "/models/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    4403: ("4403-glm-4.7-flash-q4", "/models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    4402: ("4402-glm-4.7-flash-q4", "/models/SmolLM2-tiny.gguf"),
+    4403: ("4403-glm-4.7-flash-q4", "/models/SmolLM2-tiny.gguf"),
     5001: ("5001-deepseek-v2.5-gguf", "/models/DeepSeek-V2.5-GGUF/Q6_K/DeepSeek-V2.5-Q6_K-00001-of-00005.gguf"),
 }
-# GPU 2 of the fake with compute mode 3, Exclusive_Process.
+# GPU 2 of the fakes, with compute mode 3, Exclusive_Process.
 EXCLUSIVE = "gpu 2 GPU-2f5a1c00-fa4e-4e56-8d4c-000000000002 00000000:9C:00.0 143771 625 0 0 0 1 3 0 NVIDIA H200 NVL"
 SAMPLING = "--temp 1.0 --top-p 0.95"
 
 
 @pytest.fixture
 def pids(host):
-    """The servers' processes by their port."""
+    """The pids of the servers by their port."""
 
     def look():
         found = {}
@@ -82,8 +82,8 @@ def test_status_is_a_table_and_changes_nothing(host, run_playbook, pids, tmp_pat
     assert max(map(len, lines)) <= 80, "\n".join(lines)
     for name, _model in SERVICES.values():
         assert any(line.startswith(f"gpu1  {name[:8]}") and "running" in line for line in lines), "\n".join(lines)
-    told = json.loads((tmp_path / "status.json").read_text())
-    assert [one["port"] for one in told["gpu1"]["instances"]] == list(SERVICES)
+    written = json.loads((tmp_path / "status.json").read_text())
+    assert [one["port"] for one in written["gpu1"]["instances"]] == list(SERVICES)
     assert everything(host) == before and pids() == running
 
 
@@ -98,7 +98,7 @@ def test_logs_have_host_and_port_in_front(host, run_playbook, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "restart", "status", "logs", "remove", "update_image"])
-def test_a_word_that_fits_nowhere_is_an_error(run_playbook, pids, command):
+def test_an_unknown_instance_is_an_error(run_playbook, pids, command):
     before = pids()
     refused = run_playbook(command, "-e", "instance=4409")
     assert refused.code != 0
@@ -132,33 +132,33 @@ def test_restart_one_by_its_name(run_playbook, pids):
 def test_another_image_for_one_of_them(host, run_playbook, pids):
     host.check_output(f"cp {HOME}/shared/llamacpp-cuda-complete-*.sif /data/other.sif && chmod a+r /data/other.sif")
     before = pids()
-    foretold = run_playbook("update_image", "--check", "-e", "instance=5001", "-e", "llamacpp_image=/data/other.sif")
-    assert (foretold.code, foretold.changed) == (0, 1), foretold.output
+    preview = run_playbook("update_image", "--check", "-e", "instance=5001", "-e", "llamacpp_image=/data/other.sif")
+    assert (preview.code, preview.changed) == (0, 1), preview.output
     assert pids() == before
     done = run_playbook("update_image", "-e", "instance=5001", "-e", "llamacpp_image=/data/other.sif")
     assert (done.code, done.changed) == (0, 1), done.output
     now = pids()
     assert {port for port in SERVICES if now[port] != before[port]} == {5001}
-    # What is declared says the former image.
+    # The declaration has the former image.
     back = run_playbook("deploy-5001")
     assert (back.code, back.changed) == (0, 1), back.output
     assert "image: /data/other.sif -> " in back.output
 
 
-def test_remove_one_and_what_others_use_stays(host, run_playbook, pids):
-    assert run_playbook("remove").code != 0, "it has to be said what is meant"
+def test_remove_one_and_the_files_of_others_stay(host, run_playbook, pids):
+    assert run_playbook("remove").code != 0, "remove without an instance removed something"
     before = pids()
     done = run_playbook("remove", "-e", "instance=4402")
     assert (done.code, done.changed) == (0, 1), done.output
     assert pids() == {port: pid for port, pid in before.items() if port != 4402}
     assert not host.file(f"{HOME}/{SERVICES[4402][0]}").exists
-    assert host.file("/data/models/SmolLM2-135M-Instruct.Q4_1.gguf").exists
+    assert host.file("/data/models/SmolLM2-tiny.gguf").exists
     assert "4402" not in host.check_output("crontab -u operator -l; ls -a %s", HOME)
     assert health(host, 4403) == "200"
 
 
-def test_exclusive_gpus_take_one_of_them(lab, run_playbook, pids, tmp_path):
-    """Two services on the same GPUs, which let one process in, without MPS: refused before anything is done."""
+def test_a_second_service_on_an_exclusive_gpu_is_refused(lab, run_playbook, pids, tmp_path):
+    """The GPU accepts one process, and MPS does not run."""
     before = pids()
     (tmp_path / "gpus").write_text(f"auto rss\n{EXCLUSIVE}\n")
     lab("gpu", "gpu1", "set", str(tmp_path / "gpus"))
@@ -174,11 +174,11 @@ def test_exclusive_gpus_take_one_of_them(lab, run_playbook, pids, tmp_path):
 
 
 def test_remove_one_with_the_files_that_no_other_uses(host, run_playbook, pids):
-    """Five parts of its own, and the image that all use."""
+    """It has a model of its own in five parts; all use the image."""
     before, kept = pids(), host.check_output(f"ls {HOME}/shared/*.sif /data/models/GLM*/*/*.gguf /data/models/*.gguf")
     words = ("-e", "instance=5001", "-e", "llamacpp_remove_files=true")
-    foretold = run_playbook("remove", "--check", *words)
-    assert (foretold.code, foretold.changed) == (0, 2), foretold.output
+    preview = run_playbook("remove", "--check", *words)
+    assert (preview.code, preview.changed) == (0, 2), preview.output
     assert pids() == before
 
     done = run_playbook("remove", *words)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is special with root: a unit of the host, and a server that may do as little as it can."""
+"""The manager systemd, with root: a unit of the host, and a server with few privileges."""
 
 import re
 
@@ -22,8 +22,8 @@ def test_the_unit_is_enabled_and_ready(host):
     }
 
 
-def test_it_stands_outside_of_every_session(instance, host):
-    """So that no logout is of any concern to it."""
+def test_it_is_outside_of_every_session(instance, host):
+    """So a logout does not end it."""
     assert f"/system.slice/{UNIT}" in host.file(f"/proc/{instance.pid()}/cgroup").content_string
 
 
@@ -47,17 +47,17 @@ def test_the_server_has_no_privileges(instance, host):
     assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in host.file(f"/proc/{instance.pid()}/status").content_string
 
 
-def test_the_server_may_not_change_what_root_runs(site, host):
+def test_the_server_may_not_change_files_that_root_runs(site, host):
     for path in ("", "/run.sh", "/runner.py", "/instance.json"):
         assert host.run(f"runuser -u llamacpp -- test -w {site.folder}{path}").rc == 1, path
 
 
-def test_there_is_nothing_of_the_rootless_kind(host):
+def test_there_is_neither_supervisord_nor_a_crontab(host):
     assert host.run("pgrep -f supervisord").rc == 1
     assert "llamacpp" not in host.run("crontab -u root -l; crontab -u operator -l").stdout
 
 
-def test_what_its_user_does_not_reach_is_told_before_anything_is_touched(instance, host, deploy):
+def test_a_folder_that_its_user_may_not_enter_is_refused_before_a_change(instance, host, deploy):
     pid, mode = instance.pid(), host.check_output("stat -c %a /data/models")
     host.check_output("chmod 700 /data/models")
     try:

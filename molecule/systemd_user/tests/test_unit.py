@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is special without root and with lingering: a unit of the operator's own systemd."""
+"""The manager systemd_user, without root and with lingering: a unit of the operator's own systemd."""
 
 UNIT = "llamacpp-4403-glm-4.7-flash-q4.service"
 
@@ -23,7 +23,7 @@ def test_there_is_neither_supervisord_nor_a_crontab(host):
 def test_logout_of_the_last_session(instance, host):
     pid = instance.pid()
 
-    # The host has process numbers of its own, so this ends its logins and nobody else's.
+    # The host has its own process ids, so this ends only its logins.
     host.check_output("pkill -f '^sshd-session: operator'")
     instance.wait(lambda: host.run("pgrep -f '^sshd-session: operator'").rc == 1, "the end of the sessions")
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A changed spec: foretold, carried out with one restart, and undone where it does not work."""
+"""A changed spec: previewed, deployed with one restart, and rolled back if it does not work."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 REASON = "context_size: 8192 -> 4096"
 ONLY = ("--tags", "llamacpp_instances")
 
-# A client that asks for one stream after the other, and notes curl's exit status and how each answer ended.
+# A client that asks for one stream after the other, and notes curl's exit status and the end of each answer.
 CLIENT = """\
 rm -f /tmp/enough /tmp/answers
 while [ ! -e /tmp/enough ]; do
@@ -22,7 +22,7 @@ done
 """
 STREAM = {
     "messages": [{"role": "user", "content": "Count."}],
-    "max_tokens": 20,
+    "max_tokens": 500,
     "ignore_eos": True,
     "stream": True,
 }
@@ -34,19 +34,19 @@ def as_declared_afterwards(deploy):
     assert deploy().failed == 0
 
 
-def test_check_and_diff_name_the_reason_and_touch_nothing(instance, deploy):
+def test_check_and_diff_name_the_reason_and_change_nothing(instance, deploy):
     pid, before = instance.pid(), instance.snapshot()
 
-    foretold = deploy("--check", "--diff", *ONLY, context_size=4096)
+    preview = deploy("--check", "--diff", *ONLY, context_size=4096)
 
-    assert (foretold.changed, foretold.failed) == (1, 0), foretold.output
-    assert REASON in foretold.output
-    assert re.search(r'^-\s+"8192",\n\+\s+"4096",$', foretold.output, re.MULTILINE)
+    assert (preview.changed, preview.failed) == (1, 0), preview.output
+    assert REASON in preview.output
+    assert re.search(r'^-\s+"8192",\n\+\s+"4096",$', preview.output, re.MULTILINE)
     assert instance.pid() == pid
     assert instance.snapshot() == before
 
 
-def test_one_restart_for_the_reason_foretold(instance, deploy):
+def test_one_restart_for_the_previewed_reason(instance, deploy):
     pid, starts = instance.pid(), instance.starts()
 
     done = deploy("-v", *ONLY, context_size=4096)
@@ -60,7 +60,7 @@ def test_one_restart_for_the_reason_foretold(instance, deploy):
 
 
 def test_a_change_truncates_no_answer(instance, deploy):
-    """Who is served when the change comes is served to the end; who comes between the servers is refused."""
+    """The old server completes the requests that it has; between the servers, requests are refused."""
     instance.host.check_output("nohup setsid sh -c %s client %s > /dev/null 2>&1 & sleep 3", CLIENT, json.dumps(STREAM))
     done = deploy(*ONLY, context_size=8192)
     instance.host.check_output("touch /tmp/enough; sleep 3")
@@ -71,7 +71,7 @@ def test_a_change_truncates_no_answer(instance, deploy):
     whole = [end for status, end in answers if status == "0"]
     assert len(whole) > 1
     assert all(end.endswith("data: [DONE]") for end in whole), answers
-    # 7: refused; 22: it is loading the model (503); 56: sent away from the door, before a byte of an answer.
+    # 7: refused; 22: 503, the model is loading; 56: the connection was closed before the first byte of an answer.
     assert {(status, end) for status, end in answers if status != "0"} <= {("7", ""), ("22", ""), ("56", "")}, answers
 
 
@@ -85,8 +85,8 @@ def test_another_drain_timeout_restarts_nothing(instance, deploy):
     assert instance.pid() == pid
 
 
-def test_what_fails_at_load_is_undone_and_explained(instance, deploy):
-    """The option is one that the parser takes and that the load does not survive."""
+def test_a_failure_at_load_is_rolled_back_and_explained(instance, deploy):
+    """The parser accepts the option, and the load fails."""
     before = instance.command(instance.pid())
 
     failed = deploy(*ONLY, args=["--jinja", "--mmproj /models/nowhere.gguf"])
@@ -102,7 +102,7 @@ def test_what_fails_at_load_is_undone_and_explained(instance, deploy):
     assert "nowhere.gguf" in instance.host.check_output("cat %s", f"{folder}/argv.json")
 
 
-def test_without_rollback_what_fails_is_stopped(instance, deploy):
+def test_without_rollback_a_server_that_fails_is_stopped(instance, deploy):
     failed = deploy(*ONLY, args=["--jinja", "--mmproj /models/nowhere.gguf"], rollback=False)
 
     assert failed.failed == 1, failed.output

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""After state absent: nothing of the instance is left, image and model are."""
+"""After state absent: nothing of the instance is left; image and model stay."""
 
 NAME = "4403-glm-4.7-flash-q4"
 
@@ -21,7 +21,7 @@ def test_no_unit_and_no_crontab_line_is_left(host):
 
 def test_image_and_model_stay(site, host):
     assert host.run(f"ls {site.home}/shared/llamacpp-cuda-complete-*.sif").rc == 0
-    assert host.file("/data/models/SmolLM2-135M-Instruct.Q4_1.gguf").is_file
+    assert host.file(f"/data/models/{site.model}").is_file
 
 
 def test_removing_it_again_changes_nothing(module):

@@ -2,28 +2,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The deployed service, seen from outside: the process, its files, its answers, and run.sh.
 
-Where the GPUs are looked at, this proves the management path and not CUDA: they are a fake, the server computes on the
-CPU.
+The GPUs are fakes and the server computes on the CPU, so this tests the management of GPUs and not CUDA.
 """
 
 import json
 
+import pytest
+
 NAME = "4403-glm-4.7-flash-q4"
-# As the operator's documentation has them, in its order; the lab's inventory changes model, context and threads.
+# The order of the operator's documentation. The lab's inventory has another model, context and number of threads.
 ARGV = [
-    *("/opt/llama.cpp/build/bin/llama-server", "-m", "/models/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    *("-ngl", "99", "-c", "8192", "--port", "4403", "--host", "0.0.0.0", "-t", "2"),
+    *("/opt/llama.cpp/build/bin/llama-server", "-m", "/models/{model}"),
+    *("-ngl", "99", "-c", "8192", "--port", "4403", "--host", "0.0.0.0", "-t", "1"),
     *("--jinja", "--fit", "on", "--temp", "1.0", "--top-p", "0.95", "--min-p", "0.01", "--repeat-penalty", "1.0"),
 ]
 QUESTION = "写一个Python函数来计算斐波那契数列"
+
+
+@pytest.fixture
+def argv(site):
+    return [word.format(model=site.model) for word in ARGV]
 
 
 def curl(instance, path, *words):
     return json.loads(instance.login.check_output(f"curl -sS http://localhost:4403{path} " + " ".join(words)))
 
 
-def test_the_arguments_are_the_documented_ones(instance):
-    assert instance.command(instance.pid()) == ARGV
+def test_the_arguments_are_the_documented_ones(instance, argv):
+    assert instance.command(instance.pid()) == argv
 
 
 def test_the_server_is_below_the_runner_below_the_manager(site, instance):
@@ -43,7 +49,7 @@ def test_the_server_runs_as_the_right_user_and_listens(site, instance, host):
 
 
 def test_it_is_given_its_gpus(instance, host):
-    """The management path, not CUDA: the variable that CUDA would read. GPUs and UUIDs are a fake driver's."""
+    """The variable that CUDA would read; the UUIDs are those of the fake GPUs."""
     environment = host.check_output(f"tr '\\0' '\\n' < /proc/{instance.pid()}/environ").splitlines()
 
     uuids = instance.record()["launch"]["gpus"]
@@ -53,14 +59,14 @@ def test_it_is_given_its_gpus(instance, host):
     assert not [line for line in environment if line.startswith("LLAMA_")]
 
 
-def test_files_and_modes(site, host):
+def test_files_and_modes(site, instance, host):
     owner = "root" if site.manager == "systemd" else site.user
     modes = {"": 0o750, "/run.sh": 0o755, "/runner.py": 0o644, "/instance.json": 0o640}
     for path, mode in modes.items():
         file = host.file(site.folder + path)
         assert (file.mode, file.user, file.group) == (mode, owner, site.user), path
     assert host.run(f"ls {site.home}/shared/llamacpp-cuda-complete-*.sif").rc == 0
-    assert host.file("/data/models/SmolLM2-135M-Instruct.Q4_1.gguf").size == 98362432
+    assert host.file(f"/data/models/{site.model}").sha256sum == instance.record()["spec"]["model_sha256"]
 
 
 def test_the_release_is_recorded(instance):
@@ -74,11 +80,11 @@ def test_health(instance):
     assert curl(instance, "/health") == {"status": "ok"}
 
 
-def test_models(instance):
-    assert "SmolLM2-135M-Instruct" in json.dumps(curl(instance, "/v1/models"))
+def test_models(site, instance):
+    assert site.model in json.dumps(curl(instance, "/v1/models"))
 
 
-def test_chat_as_the_documentation_has_it(instance):
+def test_the_documented_chat_request(instance):
     asked = {"model": "glm-4.7-flash-q8", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16}
 
     answer = curl(instance, "/v1/chat/completions", "-H 'Content-Type: application/json' -d", f"'{json.dumps(asked)}'")
@@ -87,17 +93,16 @@ def test_chat_as_the_documentation_has_it(instance):
     assert answer["usage"]["completion_tokens"] > 0
 
 
-def test_info_agrees_with_the_host(site, instance, module):
-    """The memory on the GPUs is the fake driver's word: this proves the management path, not CUDA."""
-    (told,) = module("llamacpp_instance_info", name=NAME)["instances"]
+def test_info_agrees_with_the_host(site, instance, module, argv):
+    (info,) = module("llamacpp_instance_info", name=NAME)["instances"]
 
-    assert told["state"] == "running"
-    assert told["manager"] == site.manager
-    assert told["pid"] == instance.pid()
-    assert told["enabled"] is True
-    assert told["drift"] == []
-    assert told["argv"][-len(ARGV) :] == ARGV
-    assert [card["index"] for card in told["gpu_memory"]] == [0, 1, 2, 3]
+    assert info["state"] == "running"
+    assert info["manager"] == site.manager
+    assert info["pid"] == instance.pid()
+    assert info["enabled"] is True
+    assert info["drift"] == []
+    assert info["argv"][-len(argv) :] == argv
+    assert [card["index"] for card in info["gpu_memory"]] == [0, 1, 2, 3]
 
 
 def test_a_second_deploy_changes_nothing(instance, deploy):
@@ -116,7 +121,6 @@ def test_run_sh(site, instance, host):
     assert status.rc == 0
     for words in (f"pid        {pid} ({site.manager})", "health     ok", "listens    0.0.0.0:4403", "uptime"):
         assert words in status.stdout
-    # By the fake's account, which proves the management path and not CUDA.
     assert status.stdout.count("MiB of 143771 MiB") == 4
 
     stopped = instance.script("stop")

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whatever happens to the server, it is back by itself, once, and nothing of the old one is left."""
+"""After a fault the server is back without help, once, and nothing of the old one is left."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def whole_afterwards(instance):
-    """The arguments before and after are the same, and one runner and one container are all that is there."""
+    """The arguments are the same as before, and there is one runner and one container."""
     before = instance.command(instance.pid())
     yield
     assert instance.command(instance.pid()) == before

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""This version has come: the files are its own, and the server is the one from before."""
+"""After the deploy of this version: the files are its own, and the server still runs."""
 
 
 def test_the_server_was_not_restarted(instance):
@@ -9,13 +9,13 @@ def test_the_server_was_not_restarted(instance):
     assert instance.health() == 200
 
 
-def test_everything_is_as_this_version_writes_it(instance, site, host, module):
+def test_the_files_are_those_of_this_version(instance, site, host, module):
     assert "files" in instance.record()["launch"]
-    (told,) = module("llamacpp_instance_info", home=site.home)["instances"]
-    assert (told["state"], told["drift"]) == ("running", [])
+    (info,) = module("llamacpp_instance_info", home=site.home)["instances"]
+    assert (info["state"], info["drift"]) == ("running", [])
 
 
-def test_its_script_and_its_manager_serve_on(instance, host):
+def test_its_script_and_its_manager_work(instance, host):
     assert instance.script("status").rc == 0
     pid = instance.pid()
     host.check_output(f"kill -9 {pid}")
@@ -23,7 +23,7 @@ def test_its_script_and_its_manager_serve_on(instance, host):
 
 
 def test_the_next_start_is_this_versions(instance, deploy):
-    """With GPUs by their UUIDs, and the files by which a replaced one is seen."""
+    """It has the GPUs by their UUIDs, and the stamps of its files, which show a replaced file."""
     done = deploy(context_size=4096)
 
     assert done.failed == 0, done.output
@@ -31,7 +31,7 @@ def test_the_next_start_is_this_versions(instance, deploy):
     assert set(instance.account()["files"]) == set(instance.record()["launch"]["files"])
 
 
-def test_it_goes_without_a_trace(instance, site, host, module):
+def test_removal_leaves_nothing(instance, site, host, module):
     gone = module("llamacpp_instance", name="4403-glm-4.7-flash-q4", state="absent", home=site.home)
 
     assert gone["changed"], gone

@@ -23,7 +23,7 @@
 #     -c 8192
 #     --port 4403
 #     --host 0.0.0.0
-#     -t 2
+#     -t 1
 #     --jinja
 #     --fit on
 #     --temp 1.0

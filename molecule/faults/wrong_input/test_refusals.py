@@ -1,19 +1,19 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wrong input against an instance that runs: refused in a sentence with the value and the remedy, nothing touched."""
+"""Wrong input for an instance that runs: refused with the value and the remedy, and nothing is changed."""
 
 import json
 
 import pytest
 
 NAME = "4403-glm-4.7-flash-q4"
-MODEL = "/data/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = "/data/models/SmolLM2-tiny.gguf"
 IMAGE = "/home/operator/llamacpp/shared/llamacpp-cuda-complete-"
 NOUGHT = "0" * 64
 NEW = "/data/models/new.gguf"
 WEB = "http://controller:8000/models"
 
-# what is wrong; the options that are; what the message has to hold: the value, and what to do
+# By what is wrong: the wrong options, and what the message contains: the value and the remedy.
 INSTANCE = {
     "an image that is not there": (
         {"image": "/home/operator/no.sif"},
@@ -22,7 +22,7 @@ INSTANCE = {
     "an image that is no SIF": ({"image": "/data/models/page.gguf"}, ["/data/models/page.gguf", "SIF"]),
     "an image with another sha256": ({"image_sha256": NOUGHT}, [IMAGE, NOUGHT, "Bring the right image"]),
     "a model that is not there": ({"model": "/data/models/no.gguf"}, ["/data/models/no.gguf", "gguf_model"]),
-    "a truncated model": ({"model": "/data/models/short.gguf"}, ["/data/models/short.gguf", "50000000"]),
+    "a truncated model": ({"model": "/data/models/short.gguf"}, ["/data/models/short.gguf", "3000000"]),
     "a model that is a web page": ({"model": "/data/models/page.gguf"}, ["/data/models/page.gguf", "GGUF"]),
     "a model path that leaves its folder": ({"model": "/data/models/../x.gguf"}, ["/data/models/../x.gguf", "'..'"]),
     "port 0": ({"port": 0}, ["port: 0", "1 to 65535"]),
@@ -86,13 +86,13 @@ MODELS = {
     "another sha256": ({"path": MODEL, "sha256": NOUGHT}, [NOUGHT]),
     "another sha256 from an address": ({"path": NEW, "url": f"{WEB}/{MODEL[13:]}", "sha256": NOUGHT}, [NOUGHT, NEW]),
     "an address of nothing": ({"path": NEW, "url": f"{WEB}/no.gguf", "sha256": NOUGHT}, [f"{WEB}/no.gguf", "404"]),
-    "a truncated file": ({"path": NEW, "src": "/data/models/short.gguf"}, ["short.gguf", "50000000"]),
+    "a truncated file": ({"path": NEW, "src": "/data/models/short.gguf"}, ["short.gguf", "3000000"]),
     "a path that leaves its folder": ({"path": "/data/models/../x.gguf", "src": MODEL}, ["/data/models/../x.gguf"]),
 }
 
 
-# What check mode has to see too; a file that is not there is none of it, because an earlier task may bring that.
-FORETOLD = [
+# Check mode refuses these too. It accepts a file that does not exist, because an earlier task may fetch it.
+IN_CHECK_MODE = [
     "a truncated model",
     "a port of the operator's own process",
     "an empty key file",
@@ -102,11 +102,11 @@ FORETOLD = [
     "a build that the image has not",
 ]
 
-# What is done, and told; which options say so, and what the warning has to hold.
-TOLD = {
+# By what is done with a warning: the options, and what the warning contains.
+WARNED = {
     "a context beyond the model's": (
-        {"context_size": 16384},
-        ["context_size: 16384 is more than the 8192 tokens that the model was trained with"],
+        {"context_size": 262144},
+        ["context_size: 262144 is more than the 131072 tokens that the model was trained with"],
     ),
     "slots that divide the context": (
         {"args": ["--parallel 4"]},
@@ -123,66 +123,69 @@ TOLD = {
 
 
 @pytest.fixture(scope="module")
-def wrong_things(instance, module):
-    """What the wrong input is about: files that are of no use, and neighbours on ports. Returns the right options."""
+def right(instance, direct):
+    """Options of the instance without a mistake. Meanwhile the host has unusable files, and neighbours on ports."""
     instance.login.check_output(
-        f"head -c 50000000 {MODEL} > /data/models/short.gguf;"
+        f"head -c 3000000 {MODEL} > /data/models/short.gguf;"
         " echo '<html>not found</html>' > /data/models/page.gguf;"
         " : > empty.keys; echo '# none yet' > notes.keys"
     )
     for user, port in (("operator", 4404), ("root", 4405)):
         instance.host.check_output(f"systemd-run -q --uid={user} --unit=port{port} python3 -m http.server {port}")
         instance.wait(lambda port=port: instance.host.run(f"ss -Hltn sport = :{port}").stdout != "", f"port {port}")
-    right = instance.record()["spec"]
-    neighbour = module("llamacpp_instance", **{**right, "name": "neighbour", "port": 4406, "state": "present"})
+    options = {name: value for name, value in instance.record()["spec"].items() if value is not None}
+    neighbour = direct.run("llamacpp_instance", **{**options, "name": "neighbour", "port": 4406, "state": "present"})
     assert neighbour["changed"], neighbour
-    return right
+    yield options
+    assert direct.run("llamacpp_instance", name="neighbour", state="absent")["changed"]
+    instance.host.check_output("systemctl stop port4404 port4405")
+    instance.login.check_output("rm /data/models/short.gguf /data/models/page.gguf empty.keys notes.keys")
 
 
 @pytest.fixture(scope="module")
-def answers(wrong_things, instance, tasks):
-    """The answer to every wrong input, and the state of the host before and after all of them."""
-    calls = {what: ("llamacpp_instance", {**wrong_things, **INSTANCE[what][0]}, False) for what in INSTANCE}
-    calls.update({f"{what}, in check mode": (*calls[what][:2], True) for what in FORETOLD})
-    calls.update({what: ("llamacpp_instance", {**wrong_things, **TOLD[what][0]}, True) for what in TOLD})
-    calls.update({what: ("gguf_model", MODELS[what][0], False) for what in MODELS})
+def results(right, instance, direct):
+    """The result of every wrong input, and the state of the host before and after all of them."""
+    calls = {what: ("llamacpp_instance", False, {**right, **INSTANCE[what][0]}) for what in INSTANCE}
+    calls.update({f"{what}, in check mode": ("llamacpp_instance", True, calls[what][2]) for what in IN_CHECK_MODE})
+    calls.update({what: ("llamacpp_instance", True, {**right, **WARNED[what][0]}) for what in WARNED})
+    calls.update({what: ("gguf_model", False, MODELS[what][0]) for what in MODELS})
     before = (instance.pid(), instance.snapshot())
-    given = dict(zip(calls, tasks(calls.values()), strict=True))
+    given = {what: direct.run(name, check, **options) for what, (name, check, options) in calls.items()}
     return {**given, "before": before, "after": (instance.pid(), instance.snapshot())}
 
 
-def complain(answer, words):
-    """Refused in words that hold these, and by no accident."""
-    said = answer.get("msg", "")
-    assert answer.get("failed"), answer
-    assert "Traceback (most" not in json.dumps(answer) and "module_stderr" not in answer, answer
-    assert [word for word in words if word not in said] == [], said
+def assert_refused(result, words):
+    """The module failed with a message that contains these words, and not by an exception."""
+    message = result.get("msg", "")
+    assert result.get("failed"), result
+    assert "Traceback (most" not in json.dumps(result) and "module_stderr" not in result, result
+    assert [word for word in words if word not in message] == [], message
 
 
 @pytest.mark.parametrize("what", INSTANCE)
-def test_an_instance_is_refused(answers, what):
-    complain(answers[what], INSTANCE[what][1])
+def test_an_instance_is_refused(results, what):
+    assert_refused(results[what], INSTANCE[what][1])
 
 
-@pytest.mark.parametrize("what", FORETOLD)
-def test_check_mode_refuses_the_same(answers, what):
-    complain(answers[f"{what}, in check mode"], INSTANCE[what][1])
+@pytest.mark.parametrize("what", IN_CHECK_MODE)
+def test_check_mode_refuses_the_same(results, what):
+    assert_refused(results[f"{what}, in check mode"], INSTANCE[what][1])
 
 
-@pytest.mark.parametrize("what", TOLD)
-def test_what_means_something_else_is_told(answers, what):
-    said = " ".join(answers[what]["warnings"])
-    assert not answers[what].get("failed") and answers[what]["changed"], answers[what]
-    assert [word for word in TOLD[what][1] if word not in said] == [], said
+@pytest.mark.parametrize("what", WARNED)
+def test_an_option_with_an_unexpected_effect_gives_a_warning(results, what):
+    warnings = " ".join(results[what]["warnings"])
+    assert not results[what].get("failed") and results[what]["changed"], results[what]
+    assert [word for word in WARNED[what][1] if word not in warnings] == [], warnings
 
 
 @pytest.mark.parametrize("what", MODELS)
-def test_a_model_is_refused(answers, what):
-    complain(answers[what], MODELS[what][1])
+def test_a_model_is_refused(results, what):
+    assert_refused(results[what], MODELS[what][1])
 
 
-def test_nothing_was_touched(answers, instance):
-    assert answers["after"] == answers["before"]
+def test_nothing_was_changed(results, instance):
+    assert results["after"] == results["before"]
     assert instance.health() == 200
 
 
@@ -194,7 +197,7 @@ def test_nothing_was_touched(answers, instance):
     ],
     ids=["name", "port"],
 )
-def test_two_of_one_kind_are_refused(instance, deploy, second, words):
+def test_two_instances_with_the_same_name_or_port_are_refused(instance, deploy, second, words):
     model = {"path": MODEL}
     declared = [{"name": NAME, "port": 4403, "model": model}, {"model": model, **second}]
     before = (instance.pid(), instance.snapshot())
