@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gguf import fil
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import estimate as memory_estimate
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import fit_params
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._llama.memory import options as memory_options
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._spec.launch import Launch
 
 MIB = 1 << 20
 PORTS = range(50050, 50054)
@@ -40,25 +41,29 @@ def run(instance):
 
 
 @pytest.fixture(scope="module")
-def ask(instance, run) -> Ask:
-    """Ask the tool for the deployed command line with more arguments behind it."""
+def launch(instance) -> Launch:
+    """The deployed command line."""
     value = instance.record()
+    return Launch.from_json(value["launch"], value["spec"]["image"])
+
+
+@pytest.fixture(scope="module")
+def ask(launch: Launch, run) -> Ask:
+    """Run the tool for the deployed command line with more arguments."""
 
     def answer(*more: str) -> fit_params.DeviceTable:
-        return fit_params.ask([*value["launch"]["argv"], *more], value["spec"]["image"], 4, run)
+        return fit_params.ask(launch.container, launch.server, [*launch.arguments, *more], 4, run)
 
     return answer
 
 
 @pytest.fixture(scope="module")
-def devices(instance, host) -> Iterator[None]:
-    """Four RPC servers out of the image."""
-    argv = instance.record()["launch"]["argv"]
-    image = instance.record()["spec"]["image"]
-    server = argv[argv.index(image) + 1].rpartition("/")[0] + "/ggml-rpc-server"
+def devices(launch: Launch, instance, host) -> Iterator[None]:
+    """Four RPC servers from the image."""
+    server = launch.server.rpartition("/")[0] + "/ggml-rpc-server"
     pids = []
     for port in PORTS:
-        command = [*argv[: argv.index(image) + 1], server, "-H", "127.0.0.1", "-p", str(port)]
+        command = [*launch.container, server, "-H", "127.0.0.1", "-p", str(port)]
         pids.append(instance.login.check_output(f"{shlex.join(command)} > /dev/null 2>&1 & echo $!"))
     deadline = time.monotonic() + 30
     for port in PORTS:
@@ -87,12 +92,14 @@ def test_this_image_sees_no_gpu(ask: Ask, instance) -> None:
 
 @pytest.mark.usefixtures("devices")
 @pytest.mark.parametrize("more", [[], ["-ts", "3,1,0,0"], ["-ctk", "q8_0", "-ctv", "q8_0"], ["-ub", "256"]])
-def test_four_devices_and_the_estimate_of_them(ask: Ask, parts: list[gguf.Gguf], more: list[str], instance) -> None:
+def test_four_devices_and_the_estimate_of_them(
+    ask: Ask, parts: list[gguf.Gguf], more: list[str], launch: Launch
+) -> None:
     answer = ask(*RPC, *more)
     assert [device.name for device in answer.devices] == ["RPC0", "RPC1", "RPC2", "RPC3", "Host"]
 
-    argv = [*instance.record()["launch"]["argv"], *more]
-    guessed = memory_estimate.estimate(parts, memory_options.parse(argv, {}), [1 << 30] * 4)
+    options = memory_options.parse([*launch.arguments, *more], {})
+    guessed = memory_estimate.estimate(parts, options, [1 << 30] * 4)
 
     # The tool rounds to MiB, down.
     assert [one.model // MIB for one in guessed] == [device.model // MIB for device in answer.devices]
@@ -111,13 +118,12 @@ def test_a_newer_options_name_does_not_keep_the_tool_from_answering(ask: Ask) ->
     assert len(ask("--of-tomorrow", "3").devices) == 1
 
 
-def test_a_model_that_is_cut_short_is_refused_in_llama_cpps_own_words(instance, run, host) -> None:
-    value = instance.record()
-    cut = "/data/models/cut.gguf"
-    host.check_output("head -c 5000000 %s > %s", value["spec"]["model"], cut)
+def test_a_model_that_is_cut_short_is_refused_in_llama_cpps_own_words(launch: Launch, instance, run, host) -> None:
+    model, cut = instance.record()["spec"]["model"], "/data/models/cut.gguf"
+    host.check_output("head -c 5000000 %s > %s", model, cut)
     try:
-        argv = [word.replace(value["spec"]["model"].rpartition("/")[2], "cut.gguf") for word in value["launch"]["argv"]]
-        answer = fit_params.ask(argv, value["spec"]["image"], 4, run)
+        arguments = [word.replace(model.rpartition("/")[2], "cut.gguf") for word in launch.arguments]
+        answer = fit_params.ask(launch.container, launch.server, arguments, 4, run)
     finally:
         host.check_output("rm %s", cut)
     assert "data is not within the file bounds" in answer.refused
