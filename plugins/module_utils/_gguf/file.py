@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One GGUF model: its files, whether they are whole, and a summary of their headers.
+"""One GGUF model: the names of its files, whether they are complete, and a summary of their headers.
 
 Private to gpufleet.llamacpp; may change at any time.
 """
@@ -46,14 +46,14 @@ SUMMARY_KEYS = (
     "sliding_window",
 )
 
-# As llama_split_path in llama.cpp writes it: the name of one part of a split model.
+# The name of one part of a split model, as llama_split_path in llama.cpp writes it.
 SPLIT_NAME = re.compile(r"^(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf$")
 
 
 def split_paths(path: str) -> list[str]:
-    """All parts, in order, of the model that ``path`` names any part of; ``[path]`` for an unsplit one.
+    """All parts, in order, of the model of which ``path`` is any part; ``[path]`` for an unsplit one.
 
-    Works on paths and on addresses. Raises GgufError for a part that its own name makes impossible, such as 4 of 3.
+    Works for paths and for URLs. Raises GgufError for an impossible name, such as part 4 of 3.
     """
     base, mark, query = path.partition("?") if "://" in path else (path, "", "")
     folder, slash, name = base.rpartition("/")
@@ -63,20 +63,20 @@ def split_paths(path: str) -> list[str]:
     number, count = int(match["number"]), int(match["count"])
     if not 1 <= number <= count:
         raise GgufError(
-            f"{path} names part {number} of {count}, and parts are counted from 1 to {count}", "Correct the name."
+            f"{path} is named as part {number} of {count}, expected is 1 to {count}", "Correct the name.", path
         )
     start = f"{folder}{slash}{match['prefix']}"
     return [f"{start}-{part:05d}-of-{count:05d}.gguf{mark}{query}" for part in range(1, count + 1)]
 
 
 def check_length(gguf: Gguf) -> list[Problem]:
-    """Whether the file reaches to its last tensor's end; longer is legal (padding, and what tools append)."""
+    """Whether the file contains its last tensor. It may be longer: there is padding, and tools append data."""
     if gguf.size >= gguf.required_size:
         return []
     percent = 100 * gguf.size // gguf.required_size
     remedy = INTERRUPTED
     if ".gguf." in os.path.basename(gguf.path):
-        remedy = "If it is one piece of a file that was cut for upload, join all pieces in order (cat) to one file."
+        remedy = "If it is a piece of a file that was cut for upload, join all pieces in their order (cat) to one file."
     text = (
         f"{gguf.path} is cut short: it has {gguf.size} bytes of the {gguf.required_size} that its header describes "
         f"({percent} %)"
@@ -85,7 +85,7 @@ def check_length(gguf: Gguf) -> list[Problem]:
 
 
 def check_holes(path: str, gguf: Gguf, seek: Callable[[int, int, int], int] = os.lseek) -> list[Problem]:
-    """Whether some of the tensors' bytes were never written. Raises OSError where the file cannot be opened.
+    """Whether all bytes of the tensors were written. Raises OSError if the file cannot be opened.
 
     A download that reserves its space first, and a power cut before a sync, leave files of the right size with holes.
     The number of allocated blocks is no proof: compressing file systems (btrfs, zfs) allocate less than the size for
@@ -127,39 +127,40 @@ def check_holes(path: str, gguf: Gguf, seek: Callable[[int, int, int], int] = os
 
 
 def check_set(parts: Sequence[Gguf]) -> list[Problem]:
-    """Every reason why these files, in this order, are not the parts of one model (llama-model-loader.cpp)."""
+    """Whether these files, in this order, are the parts of one model (llama-model-loader.cpp)."""
     first, path = parts[0].metadata, parts[0].path
     count = _number(first, "split.count") or 1
     if count != len(parts):
         if len(parts) == 1:
-            text = f"{path} is one part of a model in {count} files, and its name does not say so"
-            remedy = f"Name the parts <name>-00001-of-{count:05d}.gguf and so on, in one folder."
+            text = f"{path} is one part of a model of {count} files, and its name does not show that"
+            remedy = f"Put all parts in one folder, and name them <name>-00001-of-{count:05d}.gguf and so on."
         else:
-            text = f"{path} belongs to a model in {count} files, and its name says {len(parts)}"
-            remedy = "Get the set again."
+            text = f"{path} is a part of a model of {count} files, and its name is that of a model of {len(parts)}"
+            remedy = "Get all parts again."
         return [Problem("", text, remedy, path)]
     problems = []
     if count > 1:
         for index, part in enumerate(parts):
             number = _number(part.metadata, "split.no")
-            if number != index or _number(part.metadata, "split.count") != count:
+            of = _number(part.metadata, "split.count")
+            if number != index or of != count:
                 text = (
-                    f"{part.path} stands where part {index + 1} of {count} belongs, and its header has split.no "
-                    f"{number} and split.count {_number(part.metadata, 'split.count')}"
+                    f"{part.path} is named as part {index + 1} of {count}, and its header has split.no {number} and "
+                    f"split.count {of}, expected are {index} and {count}"
                 )
                 problems.append(Problem("", text, "Get this part again.", part.path))
-        wanted, found = _number(first, "split.tensors.count"), sum(len(part.tensors) for part in parts)
-        if not problems and wanted is not None and wanted != found:
-            text = f"The {count} parts of {path} hold {found} tensors, and the model has {wanted}"
-            problems.append(Problem("", text, "They are parts of different files. Get the set again.", path))
+        expected, found = _number(first, "split.tensors.count"), sum(len(part.tensors) for part in parts)
+        if not problems and expected is not None and expected != found:
+            text = f"The {count} parts of {path} have {found} tensors, expected are {expected}"
+            problems.append(Problem("", text, "They are parts of different models. Get all parts again.", path))
     return problems
 
 
 def summary(parts: Sequence[Gguf]) -> dict[str, Any]:
-    """The facts about a model that its files' headers hold; None for a key that they do not have.
+    """The facts about a model in its files' headers; None for a key that they do not have.
 
-    ``tensor_bytes`` is the size of the weights in bytes. ``kv_bytes_per_token`` is what one token of context costs in
-    an f16 KV cache, and ``kv_window_bytes_per_token`` what it costs in layers with a sliding window, which hold about
+    ``tensor_bytes`` is the size of the weights. ``kv_bytes_per_token`` is the size of one token of context in an f16 KV
+    cache, and ``kv_window_bytes_per_token`` its size in layers with a sliding window, which hold about
     ``sliding_window`` tokens at most.
     """
     metadata = parts[0].metadata
@@ -187,7 +188,7 @@ def summary(parts: Sequence[Gguf]) -> dict[str, Any]:
 
 
 def _quantization(parts: Sequence[Gguf]) -> str | None:
-    """The file type's name as in file names (Q4_K_M); the weights' most frequent type where none is recorded."""
+    """The name of the file type (Q4_K_M); the most frequent type of the weights if the file has none."""
     file_type = _number(parts[0].metadata, "general.file_type")
     if file_type is not None and file_type & ~GUESSED in FILE_TYPES:
         return FILE_TYPES[file_type & ~GUESSED]

@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: gpufleet.llamacpp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""GGUF files: what is read from sound ones, and how damaged and incomplete ones are refused."""
 
 from __future__ import annotations
 
@@ -87,7 +88,7 @@ def test_summary_of_a_small_model(tmp_path):
     }
 
 
-def test_summary_has_the_same_keys_for_an_empty_header(tmp_path):
+def test_summary_has_the_same_keys_for_a_file_without_metadata(tmp_path):
     found = gguf.summary([read(tmp_path, build.header([], []))])
     assert tuple(found) == gguf.SUMMARY_KEYS
     assert found["quantization"] is None
@@ -105,7 +106,7 @@ def test_long_arrays_are_counted_and_not_kept(tmp_path):
     assert read(tmp_path, content).metadata == {"a": Array(5, 5000), "b": 7}
 
 
-def test_a_vocabulary_larger_than_the_window_is_walked_whole(tmp_path):
+def test_a_vocabulary_larger_than_the_window(tmp_path):
     tokens = ["x" * (index % 300) for index in range(30000)]  # some 4 MiB
     keys = [build.key("tokenizer.ggml.tokens", "array:str", tokens), build.key("after", "str", "here")]
     found = read(tmp_path, build.padded(build.header(keys, build.TENSORS)) + build.DATA)
@@ -162,10 +163,10 @@ def test_reads_what_gguf_py_writes_and_agrees_with_its_reader(tmp_path):
 
     found, theirs = gguf.read(path), oracle.GGUFReader(path)
     assert [
-        (tensor.name, list(tensor.dimensions), tensor.type, found.data_offset + tensor.offset, tensor.size)
+        (tensor.name, tensor.elements, tensor.type, found.data_offset + tensor.offset, tensor.size)
         for tensor in found.tensors
     ] == [
-        (tensor.name, [int(size) for size in tensor.shape], int(tensor.tensor_type), tensor.data_offset, tensor.n_bytes)
+        (tensor.name, tensor.n_elements, int(tensor.tensor_type), tensor.data_offset, tensor.n_bytes)
         for tensor in theirs.tensors
     ]
     assert found.data_offset == theirs.data_offset
@@ -175,7 +176,7 @@ def test_reads_what_gguf_py_writes_and_agrees_with_its_reader(tmp_path):
     assert check_whole(path, found) == []
 
 
-# What is no model
+# Files that are not GGUF
 
 
 @pytest.mark.parametrize(
@@ -189,15 +190,15 @@ def test_reads_what_gguf_py_writes_and_agrees_with_its_reader(tmp_path):
         (b"PK\x03\x04rest", "a zip archive"),
         (b"tjggrest", "a GGJT file"),
         (bytes(4096), "interrupted download or a power cut"),
-        (b"GG", "begins with b'GG'"),
-        (b"abcdefgh", "begins with b'abcd'"),
+        (b"GG", "starts with b'GG' instead of"),
+        (b"abcdefgh", "starts with b'abcd' instead of"),
     ],
 )
-def test_what_lies_in_a_models_place_is_named(tmp_path, content, words):
+def test_the_kind_of_another_file_is_named(tmp_path, content, words):
     assert words in refusal(tmp_path, content)
 
 
-def test_big_endian_is_refused_in_words(tmp_path):
+def test_big_endian_is_refused(tmp_path):
     assert "big-endian" in refusal(tmp_path, b"GGUF" + struct.pack(">IQQ", 3, 1, 1) + bytes(50))
 
 
@@ -213,7 +214,7 @@ def test_a_file_cut_inside_its_header(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "tensors", "words"),
     [
-        ([build.key("a", "u8", 1)] * 2, [], "the key 'a' is there twice"),
+        ([build.key("a", "u8", 1)] * 2, [], "the key 'a' occurs twice"),
         ([build.text("a") + struct.pack("<I", 99)], [], "unknown value type 99"),
         ([build.text("a") + struct.pack("<IIQ", 9, 9, 1)], [], "an array of arrays"),
         ([build.text("a") + struct.pack("<IIQ", 9, 77, 1)], [], "an array of the unknown value type 77"),
@@ -227,13 +228,13 @@ def test_a_file_cut_inside_its_header(tmp_path):
         ([build.key("general.alignment", "u32", 24)], [], "general.alignment is 24"),
         ([build.key("general.alignment", "u32", 0)], [], "general.alignment is 0"),
         ([build.key("general.alignment", "str", "32")], [], "general.alignment is '32'"),
-        ([], [build.tensor("t", [32], 0, 0)] * 2, "the tensor 't' is there twice"),
-        ([], [build.tensor("t", [32], 0, 32)], "begin at 32, and the tensors before it end at 0"),
-        ([], [build.tensor("a", [64], 0, 0), build.tensor("b", [64], 0, 128)], "begin at 128"),
-        ([], [build.tensor("t", [33], 8, 0)], "no multiple of the 32 that Q8_0 packs"),
-        ([], [build.tensor("t", [32], 4, 0)], "has the type 4, which is not known here"),
-        ([], [build.tensor("t", [-32], 0, 0)], "impossible dimensions"),
-        ([], [build.tensor("t", [1 << 40, 1 << 40], 0, 0)], "impossible dimensions"),
+        ([], [build.tensor("t", [32], 0, 0)] * 2, "the tensor 't' occurs twice"),
+        ([], [build.tensor("t", [32], 0, 32)], "starts at 32, and the tensors before it end at 0"),
+        ([], [build.tensor("a", [64], 0, 0), build.tensor("b", [64], 0, 128)], "starts at 128"),
+        ([], [build.tensor("t", [33], 8, 0)], "expected is a multiple of 32 for Q8_0"),
+        ([], [build.tensor("t", [32], 4, 0)], "has a tensor 't' of the unknown type 4"),
+        ([], [build.tensor("t", [-32], 0, 0)], "the impossible dimensions"),
+        ([], [build.tensor("t", [1 << 40, 1 << 40], 0, 0)], "the impossible dimensions"),
         ([], [build.tensor("t", [1] * 5, 0, 0)], "has 5 dimensions"),
         ([], [build.tensor("t" * 64, [32], 0, 0)], "a tensor's name has 64 bytes"),
     ],
@@ -249,7 +250,7 @@ def test_impossible_counts_are_refused_before_anything_is_allocated(tmp_path):
 # Hostile input
 
 
-def test_every_truncation_is_either_refused_or_known_to_be_cut_short(tmp_path):
+def test_every_truncation_is_found(tmp_path):
     content = build.model()
     data_offset = read(tmp_path, content).data_offset
     path = tmp_path / "cut.gguf"
@@ -288,7 +289,7 @@ def test_flipped_bytes_never_raise_anything_but_gguf_error(tmp_path):
         build.text("a") + struct.pack("<IQ", 8, 100 << 20) + build.text("b") + struct.pack("<I", 9),  # one long text
     ],
 )
-def test_a_header_without_end_is_given_up_and_not_read_into_memory(tmp_path, start):
+def test_an_endless_header_is_not_read_into_memory(tmp_path, start):
     path = tmp_path / "endless.gguf"
     with open(path, "wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 9) + start)
@@ -299,7 +300,7 @@ def test_a_header_without_end_is_given_up_and_not_read_into_memory(tmp_path, sta
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10  # KiB
 
 
-# Whole or not
+# Complete or not
 
 
 def test_missing_data_is_reported_in_bytes(tmp_path):
@@ -317,7 +318,7 @@ def test_missing_padding_and_appended_bytes_are_no_damage(tmp_path):
         assert check_whole(found.path, found) == []
 
 
-def test_the_problem_of_a_piece_says_how_to_join_the_file(tmp_path):
+def test_the_remedy_for_a_piece_of_a_cut_file(tmp_path):
     found = read(tmp_path, build.model()[:-200], "m.gguf.part1of3")
     assert "join all pieces" in check_whole(found.path, found)[0].remedy
 
@@ -345,12 +346,12 @@ def test_holes_are_found_where_nothing_was_written(tmp_path, how):
     assert "tensor 'weights'" in problem.text
 
 
-def test_zeros_that_were_written_are_no_holes(tmp_path):
+def test_written_zeros_are_no_holes(tmp_path):
     found = read(tmp_path, big_model(4 << 20) + bytes(4 << 20))
     assert check_whole(found.path, found) == []
 
 
-def test_a_file_system_that_knows_no_holes_has_none(tmp_path):
+def test_a_file_system_without_holes(tmp_path):
     def seek(handle, position, how):
         raise OSError(22, "Invalid argument")
 
@@ -361,7 +362,7 @@ def test_a_file_system_that_knows_no_holes_has_none(tmp_path):
 # Split models
 
 
-def test_any_part_stands_for_all():
+def test_all_parts_follow_from_any_part():
     parts = [f"/m/big-Q4-{part:05d}-of-00003.gguf" for part in (1, 2, 3)]
     assert gguf.split_paths(parts[1]) == parts
     assert gguf.split_paths("/m/small.gguf") == ["/m/small.gguf"]
@@ -372,11 +373,11 @@ def test_any_part_stands_for_all():
 
 @pytest.mark.parametrize("name", ["x-00004-of-00003.gguf", "x-00000-of-00003.gguf", "x-00001-of-00000.gguf"])
 def test_impossible_parts_are_refused(name):
-    with pytest.raises(gguf.GgufError, match="parts are counted from 1"):
+    with pytest.raises(gguf.GgufError, match="is named as part [0-9] of [0-9], expected is 1 to"):
         gguf.split_paths(f"/m/{name}")
 
 
-def test_a_consistent_set_has_no_problems_and_one_summary(tmp_path):
+def test_a_complete_split_model(tmp_path):
     parts = [gguf.read(str(path)) for path in build.split(tmp_path)]
     assert gguf.check_set(parts) == []
     found = gguf.summary(parts)
@@ -387,21 +388,21 @@ def test_swapped_parts_are_named(tmp_path):
     first, second, third = (gguf.read(str(path)) for path in build.split(tmp_path))
     problems = gguf.check_set([first, third, second])
     assert len(problems) == 2
-    assert "stands where part 2 of 3 belongs" in problems[0].text
+    assert "part 2 of 3, and its header has split.no 2 and split.count 3, expected are 1 and 3" in problems[0].text
 
 
 def test_a_part_of_another_split_is_found(tmp_path):
     two = [gguf.read(str(path)) for path in build.split(tmp_path, 2, "other")]
-    assert "belongs to a model in 2 files" in gguf.check_set([*two, two[1]])[0].text
+    assert "is a part of a model of 2 files" in gguf.check_set([*two, two[1]])[0].text
 
 
 def test_missing_tensors_in_a_set_are_found(tmp_path):
     paths = build.split(tmp_path)
     keys = [build.key("split.no", "u16", 2), build.key("split.count", "u16", 3)]
     paths[2].write_bytes(build.header(keys, []))
-    assert "hold 2 tensors, and the model has 3" in gguf.check_set([gguf.read(str(path)) for path in paths])[0].text
+    assert "have 2 tensors, expected are 3" in gguf.check_set([gguf.read(str(path)) for path in paths])[0].text
 
 
-def test_a_part_under_another_name_says_so(tmp_path):
+def test_a_part_under_another_name(tmp_path):
     part = gguf.read(str(build.split(tmp_path)[0]))
-    assert "one part of a model in 3 files" in gguf.check_set([part])[0].text
+    assert "is one part of a model of 3 files" in gguf.check_set([part])[0].text

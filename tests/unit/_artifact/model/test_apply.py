@@ -454,7 +454,7 @@ def test_parts_of_two_models_never_become_one(tmp_path):
     two = build.split(tmp_path, 2, "y")
     web.contents["https://h/x-00003-of-00003.gguf"] = two[1].read_bytes()
     path = tmp_path / "models" / "x-00001-of-00003.gguf"
-    with pytest.raises(OperatorError, match="stands where part 3 of 3 belongs"):
+    with pytest.raises(OperatorError, match="is named as part 3 of 3, and its header"):
         run(path, web, url="https://h/x-00001-of-00003.gguf")
     assert entries(path.parent) == []
 

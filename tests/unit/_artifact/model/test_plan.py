@@ -64,7 +64,7 @@ def test_any_part_of_a_split_model_means_all():
         ({"path": "models/m.gguf"}, "path", "'models/m.gguf' is not the absolute path of a file"),
         ({"path": "/models/"}, "path", "is not the absolute path"),
         ({"path": "/models/../m.gguf"}, "path", "is not the absolute path"),
-        ({"path": "/m/x-00009-of-00002.gguf"}, "path", "parts are counted from 1 to 2"),
+        ({"path": "/m/x-00009-of-00002.gguf"}, "path", "is named as part 9 of 2, expected is 1 to 2"),
         ({"url": "ftp://h/m.gguf"}, "url", "'ftp://h/m.gguf' is not an http or https address"),
         ({"url": "https:///m.gguf"}, "url", "is not an http or https address"),
         ({"src": "m.gguf"}, "src", "'m.gguf' is not an absolute path"),
@@ -97,7 +97,7 @@ def test_problems_show_no_secrets():
     assert len(spec.problems) == 2
     assert "hidden" not in str(spec.problems)
     spec = spec_of(PATH, url="https://user:hidden@h/x-00003-of-00002.gguf?token=hidden")
-    assert spec.problems[0].text.startswith("https://h/x-00003-of-00002.gguf names part 3 of 2")
+    assert spec.problems[0].text.startswith("https://h/x-00003-of-00002.gguf is named as part 3 of 2")
     assert "hidden" not in str(spec.problems)
 
 

@@ -31,8 +31,8 @@ def smollm(*more: Tensor, **keys: Any) -> list[Gguf]:
         "tokenizer.ggml.tokens": Array(8, VOCABULARY),
         **keys,
     }
-    layers = [Tensor(f"blk.{layer}.ffn_up.weight", (1,), 0, 0, LAYER_SIZE, 1) for layer in range(30)]
-    return [Gguf("a", 0, 3, metadata, (Tensor("token_embd.weight", (1,), 0, 0, EMBEDDING, 1), *layers, *more), 0)]
+    layers = [Tensor(f"blk.{layer}.ffn_up.weight", 0, 0, LAYER_SIZE, 1) for layer in range(30)]
+    return [Gguf("a", 0, 3, metadata, (Tensor("token_embd.weight", 0, 0, EMBEDDING, 1), *layers, *more), 0)]
 
 
 def columns(line: str, free: Sequence[int] = FREE, parts: list[Gguf] | None = None) -> tuple[list[int], list[int]]:
@@ -75,8 +75,8 @@ def test_the_models_own_context_where_none_is_said() -> None:
 
 
 def test_an_output_matrix_and_experts() -> None:
-    output = Tensor("output.weight", (1,), 0, 0, 100 * MIB, 1)
-    experts = [Tensor(f"blk.{layer}.ffn_up_exps.weight", (1,), 0, 0, 10 * MIB, 1) for layer in range(30)]
+    output = Tensor("output.weight", 0, 0, 100 * MIB, 1)
+    experts = [Tensor(f"blk.{layer}.ffn_up_exps.weight", 0, 0, 10 * MIB, 1) for layer in range(30)]
     parts = smollm(output, *experts)
     assert columns("-c 256 -ngl 99", FREE[:1], parts)[0] == [463, 28]
     assert columns("-c 256 -ngl 99 -cmoe", FREE[:1], parts)[0] == [163, 328]
