@@ -36,8 +36,9 @@ CHUNK = 16 << 20
 # alone, since a journal counts in chunks.
 CHUNK_MIN = 4 << 20
 CHUNKS = 128
-# Bytes that stay in memory until they are hashed: the chunks of the default connections, and as many again.
-MEMORY = 16 * CHUNK
+# Bytes that stay in memory until they are hashed: the chunks of the default connections and two more. Row ``plain``: 16
+# chunks take 8 % more processor time than 10, since more memory is touched.
+MEMORY = 10 * CHUNK
 # How often a fetch starts over because the file changed at its source, or another process removed the part.
 ATTEMPTS = 4
 # A source with this many connection-seconds and less than this fraction of the best source's rate is dropped.
