@@ -161,7 +161,7 @@ def test_a_host_that_cannot_be_reached_is_left_out_and_reported(fleet, lab):
 def test_a_host_that_reboots_in_the_middle(fleet, lab, late_start, meaning):
     """The connection breaks while the host is changed: the host is lost, the others stay, the next run continues."""
     before = fleet.serving()
-    with fleet.begin(context_size=6144, **late_start(gpu1=20)) as running:
+    with fleet.begin(context_size=6144, **late_start(gpu1=20, gpu2=0, gpu3=0)) as running:
         deadline = time.monotonic() + 120
         while fleet.hosts["gpu1"].run(f"test -d /proc/{before['gpu1'][0]}").rc != 1:
             assert time.monotonic() < deadline, "the old server was not stopped"
