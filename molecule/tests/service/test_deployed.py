@@ -66,7 +66,7 @@ def test_files_and_modes(site, instance, host):
         file = host.file(site.folder + path)
         assert (file.mode, file.user, file.group) == (mode, owner, site.user), path
     assert host.run(f"ls {site.home}/shared/llamacpp-cuda-complete-*.sif").rc == 0
-    assert host.file(f"/data/models/{site.model}").sha256sum == instance.record()["spec"]["model_sha256"]
+    assert host.file(f"/data/models/{site.model}").sha256sum == instance.record()["launch"]["model_sha256"]
 
 
 def test_the_release_is_recorded(instance):
