@@ -27,7 +27,7 @@ class Hasher(threading.Thread):
 
     def __init__(self, part: Part, pieces: Pieces) -> None:
         super().__init__(name="sha256", daemon=True)
-        self._handle = os.dup(part.handle)
+        self._descriptor = os.dup(part.handle)
         self._part = part
         self._pieces = pieces
         self._expected = dict(part.facts.prefix)
@@ -49,7 +49,7 @@ class Hasher(threading.Thread):
         except BaseException as failure:  # pylint: disable=broad-exception-caught  # the fetching thread raises it
             self._pieces.fail(failure)
         finally:
-            os.close(self._handle)
+            os.close(self._descriptor)
 
     def _next(self, before: hashlib._Hash, piece: Piece) -> hashlib._Hash | None:
         """The state after ``piece``, when it is whole and right; None if the fetch failed."""
@@ -88,7 +88,7 @@ class Hasher(threading.Thread):
         else:
             for at in range(piece.start, piece.end, READ):
                 block = self._buffer[: piece.end - at]
-                if os.preadv(self._handle, [block], at) != len(block):
+                if os.preadv(self._descriptor, [block], at) != len(block):
                     raise OSError(f"the part ends before byte {at + len(block)}: another program truncated it")
                 state.update(block)
                 self.hashed = at

@@ -38,7 +38,7 @@ class Syncer(threading.Thread):
         connections: int,
     ) -> None:
         super().__init__(name="sync", daemon=True)
-        self._handle = os.dup(handle)
+        self._descriptor = os.dup(handle)
         self._pieces = pieces
         self._record = record
         self._requests_limit = connections * chunk
@@ -106,7 +106,7 @@ class Syncer(threading.Thread):
             with contextlib.suppress(OSError):  # what was written before may still be kept
                 self._sync()
         finally:
-            os.close(self._handle)
+            os.close(self._descriptor)
 
     def _wait(self) -> None:
         """Return when there is enough to sync, or the fetch is over."""
@@ -124,7 +124,7 @@ class Syncer(threading.Thread):
         with self._due:
             count, self._urgent = self._written, False
         written = self._pieces.written()
-        os.fdatasync(self._handle)
+        os.fdatasync(self._descriptor)
         self._record(written)
         with self._recorded:
             self._written -= count
