@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import pytest
 import testinfra
 import yaml
 from ansible_collections.gpufleet.llamacpp.molecule.direct import Direct
+from ansible_collections.gpufleet.llamacpp.molecule.play import Deployed, Play
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,33 +72,6 @@ SITES = {
 }
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """The outcome of ansible-playbook: its output, the numbers of its recap, and the tasks that changed something.
-
-    The numbers are those of the first host; ``recap`` has those of all hosts.
-    """
-
-    output: str = field(repr=False)
-    changed: int
-    failed: int
-    tasks: frozenset[str]
-    recap: dict[str, dict[str, int]]
-    code: int
-
-
-def said(output: str, code: int) -> Deployed:
-    """Read the output of ansible-playbook."""
-    counts = {
-        host: {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)", numbers)}
-        for host, numbers in re.findall(r"^(\S+)\s+: (ok=.*)$", output, re.MULTILINE)
-    }
-    parts = [part.partition("] ***") for part in output.split("TASK [")[1:]]
-    tasks = {name.rpartition(" : ")[2] for name, dummy, lines in parts if "changed: [" in lines}
-    first = next(iter(counts.values()), {"changed": 0, "failed": 0})  # a playbook that Ansible refuses has no recap
-    return Deployed(output, first["changed"], first["failed"], frozenset(tasks), counts, code)
-
-
 def overrides(name: str = NAME, **settings: Any) -> dict[str, Any]:
     """The lab's settings of all instances, with some of one instance changed."""
     variables = yaml.safe_load((INVENTORY / "group_vars/lab.yml").read_text())
@@ -107,24 +80,10 @@ def overrides(name: str = NAME, **settings: Any) -> dict[str, Any]:
     return found
 
 
-def play(playbook: str, *words: str, **variables: Any) -> subprocess.Popen[str]:
+def play(playbook: str, *words: str, **variables: Any) -> Play:
     """Begin to run a playbook of the collection on the lab's hosts; do not wait for it."""
-    argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", json.dumps(variables), *words]
-    return subprocess.Popen(
-        [*argv, ROOT / "playbooks" / f"{playbook}.yml"],
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def played(playbook: str, *words: str, **variables: Any) -> Deployed:
-    """Run a playbook as play() does, and wait for it."""
-    with play(playbook, *words, **variables) as running:
-        output = running.communicate()[0]
-    return said(output, running.returncode)
+    path = str(ROOT / "playbooks" / f"{playbook}.yml")
+    return Play(ENVIRONMENT, "-i", str(INVENTORY), "-e", json.dumps(variables), *words, path)
 
 
 class Instance:
@@ -257,10 +216,10 @@ def instance(host_name: str, site: Site, host: Host, connect: Callable[..., Host
 
 
 @pytest.fixture(scope="session")
-def begin(host_name: str, site: Site) -> Callable[..., subprocess.Popen[str]]:
+def begin(host_name: str, site: Site) -> Callable[..., Play]:
     """Begin to run deploy-4403.yml with the lab's settings and those of a test; do not wait for it."""
 
-    def run(*words: str, **settings: Any) -> subprocess.Popen[str]:
+    def run(*words: str, **settings: Any) -> Play:
         extra = {"ansible_user": site.login, "llamacpp_instance_overrides": overrides(**settings)}
         return play("deploy-4403", "-l", host_name, *words, **extra)
 
@@ -270,11 +229,11 @@ def begin(host_name: str, site: Site) -> Callable[..., subprocess.Popen[str]]:
 @pytest.fixture(scope="session")
 def run_playbook() -> Callable[..., Deployed]:
     """Run a playbook of the collection by its name, on the lab's hosts, with these variables."""
-    return played
+    return lambda *words, **variables: play(*words, **variables).wait()
 
 
 @pytest.fixture(scope="session")
-def begin_playbook() -> Callable[..., subprocess.Popen[str]]:
+def begin_playbook() -> Callable[..., Play]:
     """Begin to run a playbook of the collection; do not wait for it."""
     return play
 
@@ -286,21 +245,9 @@ def changed_overrides() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def meaning() -> Callable[[str, int], Deployed]:
-    """Read an output and an exit status of ansible-playbook."""
-    return said
-
-
-@pytest.fixture(scope="session")
-def deploy(begin: Callable[..., subprocess.Popen[str]]) -> Callable[..., Deployed]:
+def deploy(begin: Callable[..., Play]) -> Callable[..., Deployed]:
     """Run deploy-4403.yml as begin() does, and wait for it."""
-
-    def run(*words: str, **settings: Any) -> Deployed:
-        with begin(*words, **settings) as running:
-            output = running.communicate()[0]
-        return said(output, running.returncode)
-
-    return run
+    return lambda *words, **settings: begin(*words, **settings).wait()
 
 
 @pytest.fixture(scope="session")
@@ -328,9 +275,8 @@ def tasks(host_name: str, site: Site) -> Callable[..., list[dict[str, Any]]]:
             )
             play = {"hosts": host_name, "gather_facts": False, "tasks": todo}
             playbook.write_text(json.dumps([play]))
-            argv = [BIN / "ansible-playbook", "-i", INVENTORY, "-e", f"ansible_user={site.login}", playbook]
-            done = subprocess.run(argv, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
+            done = Play(ENVIRONMENT, "-i", str(INVENTORY), "-e", f"ansible_user={site.login}", str(playbook)).wait()
+            assert done.code == 0, done.output
             return json.loads(answers.read_text())
 
     return call

@@ -73,7 +73,6 @@ def test_the_connection_breaks_in_the_middle(instance, begin, lab, late_start):
     lab("cut", "gpu1")
     time.sleep(1)
     running.kill()
-    running.communicate()
     lab("join", "gpu1")
 
 
@@ -92,7 +91,6 @@ def test_a_power_cut(instance, begin, lab, late_start, moment):
     instance.wait(at[moment], f"the moment {moment}")
     lab("poweroff", "--pull", "gpu1")
     running.kill()
-    running.communicate()
     lab("poweron", "gpu1")
     instance.wait(lambda: instance.health() == 200, "server after the power cut")
 

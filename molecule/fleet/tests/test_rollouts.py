@@ -158,15 +158,15 @@ def test_a_host_that_cannot_be_reached_is_left_out_and_reported(fleet, lab):
     assert after.code == 0 and table(after.output)["gpu1"] == "deployed", after.output
 
 
-def test_a_host_that_reboots_in_the_middle(fleet, lab, late_start, meaning):
+def test_a_host_that_reboots_in_the_middle(fleet, lab, late_start):
     """The connection breaks while the host is changed: the host is lost, the others stay, the next run continues."""
     before = fleet.serving()
-    with fleet.begin(context_size=6144, **late_start(gpu1=20, gpu2=0, gpu3=0)) as running:
-        deadline = time.monotonic() + 120
-        while fleet.hosts["gpu1"].run(f"test -d /proc/{before['gpu1'][0]}").rc != 1:
-            assert time.monotonic() < deadline, "the old server was not stopped"
-        lab("reboot", "gpu1")
-        lost = meaning(running.communicate()[0], running.wait())
+    running = fleet.begin(context_size=6144, **late_start(gpu1=20, gpu2=0, gpu3=0))
+    deadline = time.monotonic() + 120
+    while fleet.hosts["gpu1"].run(f"test -d /proc/{before['gpu1'][0]}").rc != 1:
+        assert time.monotonic() < deadline, "the old server was not stopped"
+    lab("reboot", "gpu1")
+    lost = running.wait()
 
     assert lost.code != 0
     assert table(lost.output) == {"gpu1": "LOST", "gpu2": "not reached", "gpu3": "not reached"}, lost.output
@@ -194,12 +194,12 @@ def test_a_slow_host_has_its_wait_timeout_and_no_more(fleet, late_start):
     assert fleet.serving()["gpu1"] == stopped["gpu1"], "another wait_timeout restarted a server"
 
 
-def test_two_people_at_once(fleet, meaning):
+def test_two_people_at_once(fleet):
     """One run after the other changes a host, and the last one decides. No run ends with a mixture of both."""
     two_hosts = ("-l", "gpu1,gpu2")
-    with fleet.begin(*two_hosts, context_size=4096) as one, fleet.begin(*two_hosts, context_size=8192) as two:
-        first = meaning(one.communicate()[0], one.wait())
-        second = meaning(two.communicate()[0], two.wait())
+    one = fleet.begin(*two_hosts, context_size=4096)
+    two = fleet.begin(*two_hosts, context_size=8192)
+    first, second = one.wait(), two.wait()
 
     assert "Traceback" not in first.output + second.output
     for run in (first, second):
