@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .._gate import options
 from .._host import manager as managers
-from .._spec.record import Record
+from .._spec.record import Record, Release
 from .._spec.render import Place, unit
 from . import apply, decide, observe, plan, postmortem
 from .prove import GateFailed, prove
@@ -29,9 +29,9 @@ def roll_back(place: Place, record: Record, timeout: int | None) -> str:
     try:
         apply.halt(place, record)
         obstacle = no_rollback(record)
-        if obstacle:
+        if obstacle or release is None:
             return f"The instance is stopped: {obstacle}."
-        return _start_last(place, record, timeout)
+        return _start_last(place, record, release, timeout)
     except (GateFailed, managers.ManagerError, OSError) as error:
         return f"The rollback to the last release failed too: {error}\n{_unit_state(place, record)}"
 
@@ -62,10 +62,8 @@ def no_rollback(record: Record) -> str | None:
     return None
 
 
-def _start_last(place: Place, record: Record, timeout: int | None) -> str:
+def _start_last(place: Place, record: Record, release: Release, timeout: int | None) -> str:
     """Bring the last release to the state started, as any spec. Raises GateFailed, ManagerError and OSError."""
-    release = record.release
-    assert release is not None
     begin = time.monotonic()
     old = record.of_release(release)
     # It passed the whole gate once. Now it only has to answer, and soon.
