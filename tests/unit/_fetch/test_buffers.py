@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch import buffers, engine, hasher
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.buffers import ALIGN, Writer, page_aligned
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.engine import Source, fetch
+from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.part_file import Part, content_id
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.pieces import Piece, Pieces
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._fetch.source import Upstream
 from ansible_collections.gpufleet.llamacpp.tests.unit._fetch.fault_server import FaultServer
@@ -111,6 +112,25 @@ class TestPieceBuffers:
         pieces.hashed(first)
         waiting.join(5)
         assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_file_counts_if_another_process_writes_to_it(tmp_path: Path, upstream: Upstream, shared: bool) -> None:
+    """Otherwise the buffer does, and the file is not read."""
+    part = Part(str(tmp_path / "x"), content_id(None, "one"), SIZE, SIZE)
+    if shared:
+        Path(f"{part.path}.journal.elsewhere.1").touch()
+    pieces = Pieces(SIZE, SIZE, {}, 1)
+    piece = take(pieces, "one", upstream)
+    assert piece.buffer is not None
+    piece.buffer[:] = b"b" * SIZE
+    os.pwrite(part.handle, b"f" * SIZE, 0)
+    piece.at = piece.end
+    pieces.finish("one", piece)
+    thread = hasher.Hasher(part, pieces)
+    thread.run()
+    part.close()
+    assert thread.digest == digest((b"f" if shared else b"b") * SIZE)
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "through the page cache"])
