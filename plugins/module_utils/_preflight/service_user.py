@@ -87,7 +87,8 @@ def _ask_as(entry: pwd.struct_passwd, paths: Sequence[str]) -> list[tuple[str, s
     with os.fdopen(read, encoding="utf-8") as pipe:
         answer = pipe.read()
     os.waitpid(child, 0)
-    return [(path, closed) for path, closed in json.loads(answer or "[]")]
+    read_back: list[tuple[str, str]] = json.loads(answer or "[]")
+    return read_back
 
 
 def _obstacles(path: str) -> Iterator[str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+# pylint: disable=dangerous-default-value # no test changes them
 from typing import Any
 
 from ansible_collections.gpufleet.llamacpp.plugins.module_utils._gate.client import ApiClient

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+# pylint: disable=dangerous-default-value # no test changes them
 import json
 from pathlib import Path
 from typing import Any

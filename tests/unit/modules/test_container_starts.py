@@ -72,7 +72,11 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_module: RunModule) -> Host:
     found = Host(tmp_path, run_module)
     monkeypatch.setattr(runtime, "find", lambda: "/usr/bin/apptainer")
-    monkeypatch.setattr(AnsibleModule, "run_command", lambda self, argv, **more: found.run_command(self, argv, **more))
+
+    def run_command(module: AnsibleModule, argv: list[str], **more: Any) -> Any:
+        return found.run_command(module, argv, **more)
+
+    monkeypatch.setattr(AnsibleModule, "run_command", run_command)
     return found
 
 

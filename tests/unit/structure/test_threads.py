@@ -28,7 +28,7 @@ def attributes(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def test_the_names_of_this_python_are_listed() -> None:
-    assert set(vars(threading.Thread())) <= OF_PYTHON
+    assert set(vars(threading.current_thread())) <= OF_PYTHON
 
 
 def test_no_thread_overwrites_what_python_keeps_in_it() -> None:

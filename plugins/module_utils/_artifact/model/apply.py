@@ -220,7 +220,8 @@ def _install(decision: ModelDecision, new: dict[int, _NewFile]) -> list[SeenGguf
         staging.install(one.staged.path, path)
         file_record.forget(one.staged.path, MODEL_RECORDS)
         gguf = replace(one.gguf, path=path)
-        files[index] = SeenGguf(path, True, True, gguf.size, gguf=gguf, sha256=one.staged.sha256)
+        seen = SeenGguf(path, True, True, gguf.size, sha256=one.staged.sha256)
+        files[index] = replace(seen, gguf=gguf)
     if new:
         staging.tidy(os.path.dirname(_incoming(specs[0].path)))
     return files

@@ -23,7 +23,7 @@ def preview(decision: ModelDecision) -> tuple[SeenGguf, ...]:
     for index in plan.bring:
         file, seen = spec.files[index], decision.seen.sources[index]
         recorded = source.recorded(index, seen.stamp if seen else None)
-        new = SeenGguf(file.path, True, True, file.size or 0, sha256=file.sha256, planned_source=recorded)
+        new = replace(SeenGguf(file.path, True, True, file.size or 0, sha256=file.sha256), planned_source=recorded)
         if seen is not None:
             seen = seen if seen.gguf else with_header(seen)
             new = replace(new, size=seen.size, gguf=seen.gguf, sha256=file.sha256 or seen.sha256)

@@ -17,8 +17,10 @@ from typing import Any
 from .. import process
 from . import errors
 
+__all__ = ["pynvml"]  # read.py asks whether it is there
+
 try:
-    import pynvml as pynvml  # read.py asks whether it is there
+    import pynvml
 except ImportError:
     pynvml = None
 

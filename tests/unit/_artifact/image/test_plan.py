@@ -318,7 +318,7 @@ def test_options_are_what_stands_in_their_column() -> None:
 def test_what_cannot_be_learned(word: str, answer: tuple[int, str, str], known: int, words: str) -> None:
     run = FakeRuntime()
     run.answers[word] = answer
-    facts, (warning,), _ = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
+    facts, (warning,), dummy = image_inspect.learn(run, "/usr/bin/apptainer", "/staged", PATH)
     assert sum(value is not None for value in facts.values()) == known
     assert f"The image {PATH} " in warning
     assert words in warning

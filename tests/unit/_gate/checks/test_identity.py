@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+# pylint: disable=dangerous-default-value # no test changes them
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
