@@ -50,7 +50,8 @@ def _program() -> Callable[[Sequence[str]], None]:
     """The program ansible-playbook."""
     from ansible.cli.playbook import main
 
-    return main
+    program: Callable[[Sequence[str]], None] = main
+    return program
 
 
 class Play:
