@@ -276,7 +276,7 @@ def test_one_outage_is_one_failure() -> None:
 def test_no_server(tmp_path: Path) -> None:
     with FaultServer(CONTENT) as server:
         url = server.url
-    with pytest.raises(FetchError, match=r"Connection refused \(5 tries\)"):
+    with pytest.raises(FetchError, match=rf"{url}: Connection refused \(5 tries\)"):
         pull(tmp_path, Source(url))
     assert os.listdir(tmp_path) == []
 
