@@ -309,9 +309,9 @@ def late_start(connect: Callable[..., Host]) -> Callable[..., dict[str, Any]]:
             case = f'case "$*" in *--completion-bash*) ;; "-m "*) sleep {pause} ;; esac'
             script = f'#!/bin/sh\n{case}\nexec llama-server "$@"\n'
             host = connect("root", name)
-            host.check_output("mkdir -p /tmp/late && printf %s > /tmp/late/llama-server", script)
-            host.check_output("chmod -R a+rx /tmp/late")
-        return {"server_path": "/late/llama-server", "binds": ["/data/models:/models", "/tmp/late:/late:ro"]}
+            host.check_output("mkdir -p /srv/late && printf %s > /srv/late/llama-server", script)
+            host.check_output("chmod -R a+rx /srv/late")
+        return {"server_path": "/late/llama-server", "binds": ["/data/models:/models", "/srv/late:/late:ro"]}
 
     return settings
 
